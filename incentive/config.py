@@ -29,6 +29,8 @@ class Model(Section):
     hidden_size: int = 128
     num_hidden_layers: int = 4
     num_attention_heads: int = 4
+    num_key_value_heads: int = 2
+    """Fewer than the query heads: decoding reads half the cache."""
     intermediate_size: int = 384
     vocab_size: int = 512
     max_position_embeddings: int = 1024

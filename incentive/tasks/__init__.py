@@ -1,0 +1,69 @@
+"""The tasks that come with the package. Yours need no entry here: pass the object, or a JSONL file."""
+
+from __future__ import annotations
+
+from random import Random
+
+from incentive.records import Problem, Split, hash64
+from incentive.tasks.arithmetic import Arithmetic
+from incentive.tasks.base import Task
+from incentive.tasks.countdown import Countdown
+from incentive.tasks.logic import Logic
+
+SHIPPED: dict[str, Task] = {
+    t.name: t
+    for t in (
+        Countdown("countdown3", 3, 40),
+        Countdown("countdown4", 4, 15),
+        Countdown("countdown3-large", 3, 40, 80, 99),
+        Countdown("countdown4-large", 4, 15, 80, 99),
+        Countdown("countdown5", 5, 10),
+        Arithmetic(),
+        Logic(),
+    )
+}
+
+
+class Mixture:
+    """Several tasks as one: problem i is drawn from one of them by its share, and answered by it.
+
+    Raises:
+        ValueError: there is no task, a share is not above zero.
+    """
+
+    def __init__(self, tasks: dict[str, Task], shares: dict[str, float]):
+        if not shares or any(not s > 0 for s in shares.values()):
+            raise ValueError(f"tasks: give each a share above 0, not {shares}")
+        self.name, self.tasks, self.shares = "+".join(shares), tasks, shares
+
+    def problem(self, seed: int, split: Split, i: int) -> Problem:
+        at = Random(hash64("mixture", seed, split, i)).random() * sum(self.shares.values())
+        for name, share in self.shares.items():
+            at -= share
+            if at < 0:
+                break
+        return self.tasks[name].problem(seed, split, i)
+
+    def of(self, problem: Problem) -> Task:
+        return self.tasks[problem.tags["task"]]
+
+    def check(self, problem: Problem, answer: str) -> bool:
+        return self.of(problem).check(problem, answer)
+
+    def gold(self, problem: Problem) -> str:
+        return self.of(problem).gold(problem)
+
+
+def distinct(task: Task, seed: int, split: Split, n: int) -> list[Problem]:
+    """The first `n` problems of distinct content.
+
+    Raises:
+        ValueError: the task has fewer.
+    """
+    found: dict[str, Problem] = {}
+    for i in range(20 * n + 200):
+        problem = task.problem(seed, split, i)
+        found.setdefault(problem.key, problem)
+        if len(found) == n:
+            return list(found.values())
+    raise ValueError(f"task {task.name!r} has only {len(found)} distinct {split} problems, {n} are needed")

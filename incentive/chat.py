@@ -1,0 +1,75 @@
+"""Prompts and answers as text. The only file that knows the tags.
+
+The R1-Zero template (paper, table 1, in our own words) is plain completion text with no chat tokens. The miniature's
+template keeps its frame and leaves its instructions out: to a model of a million parameters they would be noise, and
+they would be half of all tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</answer>"
+TAGS = (THINK, END_THINK, ANSWER, END_ANSWER)
+
+_R1_ZERO = (
+    "A conversation between a User and an Assistant. The User asks a question and the Assistant solves it. The Assistant "
+    "first reasons in its mind and then gives the User the answer. The reasoning stands between "
+    f"{THINK} and {END_THINK}, the answer between {ANSWER} and {END_ANSWER}, in this order: "
+    f"{THINK} reasoning here {END_THINK} {ANSWER} answer here {END_ANSWER}. User: {{prompt}}. Assistant:"
+)
+_MINI = "User: {prompt}\nAssistant:"
+
+_WELL_FORMED = re.compile(
+    rf"\s*{THINK}(?P<think>.*?){END_THINK}\s*{ANSWER}(?P<answer>.*?){END_ANSWER}\s*", re.DOTALL
+)
+
+
+def render(template: str, prompt: str | list[dict[str, str]], tokenizer: Any = None) -> str:
+    """The text that the policy continues.
+
+    Args:
+        template: `mini`, `r1-zero` (paper, table 1), or `chat` (the tokenizer's own chat template).
+
+    Raises:
+        ValueError: the template is unknown, or `chat` is asked of a tokenizer that has none.
+    """
+    if template == "chat":
+        if getattr(tokenizer, "chat_template", None) is None:
+            raise ValueError("the tokenizer has no chat template: use template = 'r1-zero'")
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    if template not in ("mini", "r1-zero"):
+        raise ValueError(f"unknown template {template!r}: choose mini, r1-zero or chat")
+    text = prompt if isinstance(prompt, str) else "\n".join(m["content"] for m in prompt)
+    return (_MINI if template == "mini" else _R1_ZERO).replace("{prompt}", text)
+
+
+def split(text: str) -> tuple[str, str | None]:
+    """(thinking, answer) of a response; the answer is None where none is marked.
+
+    Lenient in order to measure, strict about which answer counts: the answer is the last closed `<answer>` block after
+    the last `</think>`, so that an answer inside the thinking is none.
+    """
+    head, sep, tail = text.rpartition(END_THINK)
+    thinking = (head if sep else text.partition(ANSWER)[0]).replace(THINK, "").strip()
+    found = re.findall(rf"{ANSWER}(.*?){END_ANSWER}", tail, re.DOTALL)
+    return thinking, found[-1].strip() if found else None
+
+
+def well_formed(text: str) -> bool:
+    """Exactly one thinking block, then exactly one answer block, and nothing else (paper 2: format reward)."""
+    found = _WELL_FORMED.fullmatch(text)
+    return bool(found) and all(text.count(tag) == 1 for tag in TAGS) and bool(found["answer"].strip())
+
+
+def perfect(thinking: str, answer: str) -> str:
+    """A response in the required form."""
+    return f"{THINK}{thinking}{END_THINK}{ANSWER}{answer}{END_ANSWER}"
+
+
+Render = Callable[[str | list[dict[str, str]]], str]
+
+CHAT_TEMPLATE = "{% for m in messages %}{{ 'User: ' if m['role'] == 'user' else 'Assistant:' }}{{ m['content'] }}{% if m['role'] != 'user' %}{{ eos_token }}{% endif %}{{ '\\n' if m['role'] == 'user' }}{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"

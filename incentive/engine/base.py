@@ -1,0 +1,90 @@
+"""What every engine offers, and how a token is drawn: a sample's random stream depends on its seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from incentive.records import Request, Sample
+
+
+class Engine(Protocol):
+    """Who generates. `sample` yields samples as they finish, in any order; ids are `problem_id/index`."""
+
+    def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None: ...
+    def sample(self, requests: list[Request]) -> Iterator[Sample]: ...
+    def close(self) -> None: ...
+
+
+def uniform(seeds: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """One number in (0, 1) for each (seed, token index): SplitMix64 (Steele et al. 2014) as a counter-based stream.
+
+    Args:
+        seeds, t: (B,) uint64.
+
+    Returns:
+        (B,) float64.
+    """
+    with np.errstate(over="ignore"):
+        z = seeds + (t + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return ((z >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
+def _nucleus(probs: Tensor, top_p: float) -> Tensor:
+    """Zero all but the smallest set of tokens whose mass reaches top_p (the token that crosses it stays in)."""
+    width = min(32, probs.shape[1])
+    while True:
+        p, index = probs.topk(width, dim=-1)
+        before = p.cumsum(-1) - p
+        if width == probs.shape[1] or bool((before[:, -1] + p[:, -1] >= top_p).all()):
+            return torch.zeros_like(probs).scatter_(1, index, p * (before < top_p))
+        width = min(4 * width, probs.shape[1])
+
+
+def draw(logits: Tensor, u: np.ndarray, temperature: float, top_p: float, top_k: int) -> tuple[Tensor, Tensor]:
+    """Draw one token a row by inverting the cumulative distribution in vocabulary order.
+
+    Args:
+        logits: (B, V) float32.
+        u: (B,) uniform numbers.
+        temperature: 0 takes the likeliest token.
+
+    Returns:
+        ids (B,) int64; logp (B,) float32, at this temperature and before top-p and top-k (at 0: at temperature 1).
+    """
+    logp = torch.log_softmax(logits if temperature in (0.0, 1.0) else logits / temperature, dim=-1)
+    if temperature == 0.0:
+        ids = logp.argmax(-1)
+    else:
+        probs = logp.exp()
+        if top_k and top_k < probs.shape[1]:
+            probs = probs * (probs >= probs.topk(top_k, dim=-1).values[:, -1:])
+        if top_p < 1.0:
+            probs = _nucleus(probs / probs.sum(-1, keepdim=True), top_p)
+        mass = probs.cumsum(-1)
+        want = torch.from_numpy(u).to(probs) * mass[:, -1]
+        ids = (mass <= want[:, None]).sum(-1).clamp_(max=probs.shape[1] - 1)
+        # rounding may land on a token of no mass at the very end: step back to the last that has some
+        empty = probs.gather(1, ids[:, None])[:, 0] == 0
+        if bool(empty.any()):
+            ids = torch.where(empty, (probs > 0).to(torch.int64).cumsum(-1).argmax(-1), ids)
+    return ids, logp.gather(1, ids[:, None])[:, 0]
+
+
+def finished(
+    request: Request, index: int, ids: np.ndarray, logp: np.ndarray, stopped: bool, versions: tuple[int, int], tokenizer: Any
+) -> Sample:
+    """The sample of a row that has ended. The stop token is in the ids, not in the text."""
+    return Sample(
+        id=f"{request.problem_id}/{index}", problem_id=request.problem_id, prompt_ids=request.prompt_ids, ids=ids,
+        mask=np.ones(len(ids), dtype=bool), sampler_logp=logp, temperature=request.temperature,
+        stop="stop" if stopped else "length", versions=versions, seed=request.seeds[index],
+        text=tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=False),
+    )  # fmt: skip

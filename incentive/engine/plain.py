@@ -1,0 +1,71 @@
+"""Sampling from any causal model of transformers: its own forward and cache, our sampler. General, not fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from incentive.config import Engine as EngineConfig
+from incentive.engine.base import draw, finished, uniform
+from incentive.model.plain import Plain
+from incentive.records import Request, Sample
+
+
+class PlainEngine:
+    """Decodes left-padded batches of at most `max_num_seqs` rows; a batch runs until its last row ends."""
+
+    def __init__(self, policy: Plain, tokenizer: PreTrainedTokenizerBase, stop_ids: tuple[int, ...], config: EngineConfig):
+        self.policy, self.tokenizer, self.config = policy, tokenizer, config
+        self.stop_ids = torch.tensor(stop_ids)
+        self.version = 0
+
+    def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        self.policy.load_named(dict(weights))
+        self.version = version
+
+    def close(self) -> None:
+        pass
+
+    def sample(self, requests: list[Request]) -> Iterator[Sample]:
+        rows = [(r, i) for r in requests for i in range(len(r.seeds))]
+        for at in range(0, len(rows), self.config.max_num_seqs):
+            yield from self._batch(rows[at : at + self.config.max_num_seqs])
+
+    @torch.inference_mode()
+    def _batch(self, rows: list[tuple[Request, int]]) -> Iterator[Sample]:
+        longest = max(len(r.prompt_ids) for r, _ in rows)
+        ids = torch.full((len(rows), longest), int(self.tokenizer.pad_token_id))
+        seen = torch.zeros(len(rows), longest, dtype=torch.int64)
+        for n, (r, _) in enumerate(rows):
+            ids[n, longest - len(r.prompt_ids) :] = torch.from_numpy(r.prompt_ids)
+            seen[n, longest - len(r.prompt_ids) :] = 1
+        seeds = np.array([r.seeds[i] % 2**64 for r, i in rows], dtype=np.uint64)
+        limit = torch.tensor([r.max_tokens for r, _ in rows])
+        first = rows[0][0]
+        live = torch.ones(len(rows), dtype=torch.bool)
+        written, logps, cache = [], [], None
+        ends = torch.zeros(len(rows), dtype=torch.int64)
+        while live.any():
+            out = self.policy.model(
+                input_ids=ids, attention_mask=seen, position_ids=(seen.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :],
+                past_key_values=cache, use_cache=True,
+            )  # fmt: skip
+            cache = out.past_key_values
+            t = np.full(len(rows), len(written), dtype=np.uint64)
+            token, logp = draw(out.logits[:, -1].float(), uniform(seeds, t), first.temperature, first.top_p, first.top_k)
+            written.append(token)
+            logps.append(logp)
+            stop = torch.isin(token, self.stop_ids) | (len(written) >= limit)
+            ends = torch.where(live & stop, torch.tensor(len(written)), ends)
+            live &= ~stop
+            ids = token[:, None]
+            seen = torch.cat((seen, torch.ones(len(rows), 1, dtype=torch.int64)), dim=1)
+        all_ids, all_logp = torch.stack(written, 1).numpy(), torch.stack(logps, 1).float().numpy()
+        for n, (r, i) in enumerate(rows):
+            end = int(ends[n])
+            stopped = int(all_ids[n, end - 1]) in self.stop_ids.tolist()
+            yield finished(r, i, all_ids[n, :end].copy(), all_logp[n, :end].copy(), stopped, (self.version, self.version), self.tokenizer)

@@ -1,0 +1,153 @@
+"""The learner: pack, forward, backward, clip, step. One update for every stage; it knows no algorithm.
+
+A minibatch is a list of `Example`s whose `weight` streams carry the normaliser of the whole minibatch, so that the
+gradient does not depend on how it is cut into micro-batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from incentive.algo.loss import Batch, Outputs
+from incentive.config import Learner as LearnerConfig
+from incentive.config import Optim
+from incentive.model.checkpoint import Policy
+from incentive.model.logp import token_logp
+from incentive.records import Example
+
+Loss = Callable[[Outputs, Batch], tuple[Tensor, dict[str, Tensor]]]
+STREAMS = ("weight", "advantage", "old_logp", "ref_logp", "sampler_logp")
+
+
+def micro_batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
+    """Indices of rows, longest first, cut so that rows times the longest row stays within the budget of tokens."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    at = 0
+    while at < len(order):
+        rows = max(1, budget // lengths[order[at]])
+        yield order[at : at + rows]
+        at += rows
+
+
+def collate(examples: list[Example], device: str = "cpu") -> Batch:
+    """Right-padded tensors (B, T) of rows; a stream that the first row lacks is None."""
+    longest = max(len(e.ids) for e in examples)
+
+    def stack(name: str, dtype: type) -> Tensor | None:
+        if getattr(examples[0], name) is None:
+            return None
+        out = np.zeros((len(examples), longest), dtype=dtype)
+        for row, e in enumerate(examples):
+            out[row, : len(e.ids)] = getattr(e, name)
+        return torch.from_numpy(out).to(device)
+
+    return Batch(
+        ids=stack("ids", np.int64), mask=stack("mask", np.bool_), temperature=examples[0].temperature,
+        **{name: stack(name, np.float32) for name in STREAMS},
+    )  # fmt: skip
+
+
+def outputs(policy: Policy, batch: Batch, entropy: bool = False) -> Outputs:
+    """Log-probabilities (B, T) of the masked ids at the batch's temperature; zero elsewhere."""
+    hidden = policy(batch.ids)
+    at = batch.mask.nonzero(as_tuple=True)
+    logp, ent = token_logp(hidden[at[0], at[1] - 1], policy.unembed.to(hidden.dtype), batch.ids[at], batch.temperature, entropy)
+    full = torch.zeros(batch.ids.shape, dtype=torch.float32, device=hidden.device)
+    return Outputs(logp=full.index_put(at, logp), entropy=full.index_put(at, ent) if entropy else None)
+
+
+class Learner:
+    """A policy with its optimizer.
+
+    Args:
+        total_steps: where the learning-rate schedule ends.
+    """
+
+    def __init__(self, policy: Policy, optim: Optim, config: LearnerConfig, total_steps: int):
+        self.policy, self.optim, self.config, self.total_steps = policy, optim, config, total_steps
+        matrices = [p for p in policy.parameters() if p.dim() >= 2]
+        rest = [p for p in policy.parameters() if p.dim() < 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+            lr=optim.learning_rate, betas=(optim.adam_beta1, optim.adam_beta2), eps=1e-8, foreach=True,
+        )  # fmt: skip
+        self.steps = 0
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of update `step` (from 0): linear warm-up, then constant, linear or cosine down to the floor."""
+        o = self.optim
+        if step < o.warmup_steps:
+            return o.learning_rate * (step + 1) / o.warmup_steps
+        done = min(1.0, (step - o.warmup_steps) / max(1, self.total_steps - o.warmup_steps))
+        shape = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[o.lr_scheduler_type]
+        return o.learning_rate * (o.min_lr_ratio + (1 - o.min_lr_ratio) * shape)
+
+    def step(self, examples: list[Example], loss: Loss, entropy: bool = False) -> dict[str, float]:
+        """One update on one minibatch.
+
+        Returns:
+            `loss` (the weighted sum), `grad_norm` before clipping, `learning_rate`, and the loss's own metrics as means
+            over the minibatch's masked tokens.
+
+        Raises:
+            FloatingPointError: the loss or the gradient is NaN or infinite; the weights are left as they were.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        total, sums, tokens = 0.0, {}, sum(int(e.mask.sum()) for e in examples)
+        for rows in micro_batches([len(e.ids) for e in examples], self.config.tokens_per_micro_batch):
+            batch = collate([examples[i] for i in rows], self.config.device)
+            value, metrics = loss(outputs(self.policy, batch, entropy), batch)
+            value.backward()
+            total += float(value.detach())
+            for name, x in metrics.items():
+                sums[name] = sums.get(name, 0.0) + float(x)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.optim.max_grad_norm))
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise FloatingPointError(f"step {self.steps + 1}: loss {total}, gradient norm {norm}")
+        rate = self.learning_rate(self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.steps += 1
+        return {"loss": total, "grad_norm": norm, "learning_rate": rate, **{k: v / max(1, tokens) for k, v in sums.items()}}
+
+    @torch.no_grad()
+    def score(self, examples: list[Example], policy: Policy | None = None) -> list[np.ndarray]:
+        """Log-probabilities of each row's masked ids (T,) float32 under `policy`, by default the learner's own."""
+        out: list[np.ndarray] = [np.empty(0)] * len(examples)
+        for rows in micro_batches([len(e.ids) for e in examples], self.config.tokens_per_micro_batch):
+            logp = outputs(policy or self.policy, collate([examples[i] for i in rows], self.config.device)).logp.cpu().numpy()
+            for row, i in zip(logp, rows, strict=True):
+                out[i] = row[: len(examples[i].ids)].copy()
+        return out
+
+    # exact state, without pickle
+
+    def save(self, file: Path, **more: Policy) -> None:
+        """Weights, optimizer moments and step count, in float32; `more` are further policies (the reference)."""
+        tensors = {f"policy.{n}": p.detach() for n, p in self.policy.named_parameters()}
+        for name, other in more.items():
+            tensors |= {f"{name}.{n}": p.detach() for n, p in other.named_parameters()}
+        for n, p in self.policy.named_parameters():
+            for key, x in self.optimizer.state.get(p, {}).items():
+                tensors[f"optimizer.{key}.{n}"] = x
+        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, file, metadata={"steps": str(self.steps)})
+
+    @torch.no_grad()
+    def load(self, file: Path, steps: int, **more: Policy) -> None:
+        tensors = load_file(file)
+        for name, module in {"policy": self.policy, **more}.items():
+            for n, p in module.named_parameters():
+                p.copy_(tensors[f"{name}.{n}"])
+        for n, p in self.policy.named_parameters():
+            self.optimizer.state[p] = {
+                key: tensors[f"optimizer.{key}.{n}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"optimizer.{key}.{n}" in tensors
+            }
+        self.steps = steps

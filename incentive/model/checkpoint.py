@@ -1,0 +1,142 @@
+"""Hugging Face checkpoints: loading with checks, saving so that transformers and vLLM open them as they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers.utils import logging as hf_logging
+
+from incentive.model.lean import Lean, supports
+from incentive.model.plain import Plain
+
+hf_logging.set_verbosity_error()
+hf_logging.disable_progress_bar()
+
+Policy = Lean | Plain
+ASSETS = Path(__file__).parent.parent / "assets"
+
+
+class CheckpointError(ValueError):
+    """A model folder cannot be used; the message names the file and the fix."""
+
+
+def resolve(model: str | Path) -> Path:
+    """The folder of a model: a path, or the name of one that lies in the package (`base-mini`)."""
+    for folder in (Path(model), ASSETS / str(model)):
+        if (folder / "config.json").is_file():
+            return folder
+    shipped = ", ".join(sorted(p.parent.name for p in ASSETS.glob("*/config.json"))) or "none"
+    if Path(model).is_dir():
+        raise CheckpointError(f"{model}: no config.json in this folder; a model is a Hugging Face checkpoint folder")
+    raise CheckpointError(f"{model}: no such model; give the folder of a Hugging Face checkpoint, or one of: {shipped}")
+
+
+def load_tokenizer(folder: Path, vocab_size: int | None = None) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer, with an EOS and a PAD token, no larger than the embedding.
+
+    Raises:
+        CheckpointError: it is missing, lacks EOS, or has more tokens than `vocab_size`.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # transformers raises many kinds here; all mean the same to a user
+        raise CheckpointError(f"{folder}: cannot load the tokenizer: {str(error).splitlines()[0]}") from None
+    if tokenizer.eos_token_id is None:
+        raise CheckpointError(f"{folder}: the tokenizer has no EOS token, so no answer could end; set eos_token in tokenizer_config.json")
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(f"{folder}: the tokenizer has no PAD token; set pad_token in tokenizer_config.json (it may equal eos_token)")
+    if vocab_size is not None and len(tokenizer) > vocab_size:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding only {vocab_size}; they do not belong together"
+        )
+    return tokenizer
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All weights of the folder's safetensors files.
+
+    Raises:
+        CheckpointError: none is there (pickle files are refused), or one is corrupt or holds NaN or infinity.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickles = [p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt")]
+        if pickles:
+            raise CheckpointError(
+                f"{folder}: {pickles[0]} is a pickle file, which can run code when opened; convert the model to safetensors first"
+            )
+        raise CheckpointError(f"{folder}: no model.safetensors; the checkpoint has no weights")
+    weights: dict[str, torch.Tensor] = {}
+    for file in files:
+        try:
+            weights.update(load_file(file))
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file}: corrupt or unreadable: {error}") from None
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{folder}: weight {name!r} holds NaN or infinity")
+    return weights
+
+
+def load_policy(model: str | Path, dtype: str = "float32", device: str = "cpu") -> tuple[Policy, PreTrainedTokenizerBase]:
+    """The policy and tokenizer of a checkpoint folder; weights in float32, forward in `dtype`.
+
+    Llama, Mistral, Qwen2, Qwen3 and Gemma shapes load into the lean decoder, any other causal model into transformers'.
+
+    Raises:
+        CheckpointError: the folder is not a usable checkpoint.
+    """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise CheckpointError(f"device = {device!r}, but no CUDA GPU is available here; set it to 'cpu'")
+    folder = resolve(model)
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{folder}/config.json: {str(error).splitlines()[0]}") from None
+    weights = read_weights(folder)
+    tokenizer = load_tokenizer(folder, config.get_text_config().vocab_size)
+    kind = getattr(torch, dtype)
+    policy: Policy
+    try:
+        if supports(config) is None:
+            policy = Lean(config, kind)
+            policy.load_named(weights)
+        else:
+            policy = Plain(AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32), kind)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise CheckpointError(f"{folder}: {str(error).splitlines()[0]}") from None
+    return policy.to(device), tokenizer
+
+
+def save_policy(folder: Path, policy: Policy, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype = torch.float32) -> None:
+    """Write a complete Hugging Face checkpoint. The generation config states the paper's sampling and top_k 0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    policy.config.save_pretrained(str(folder))
+    raw = json.loads((folder / "config.json").read_text())
+    raw["dtype"] = str(dtype).removeprefix("torch.")
+    (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
+    weights = {name: w.to("cpu", dtype).contiguous().clone() for name, w in policy.named_weights()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.save_pretrained(str(folder))
+    GenerationConfig(
+        do_sample=True, temperature=0.6, top_p=0.95, top_k=0,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    ).save_pretrained(str(folder))  # fmt: skip
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase, folder: Path | None = None) -> tuple[int, ...]:
+    """Every id that ends an answer: the tokenizer's EOS and those of the generation config."""
+    ids: set[int] = {int(tokenizer.eos_token_id)}
+    if folder is not None and (folder / "generation_config.json").is_file():
+        more: Any = json.loads((folder / "generation_config.json").read_text()).get("eos_token_id")
+        ids.update(more if isinstance(more, list) else [more] if more is not None else [])
+    return tuple(sorted(ids))

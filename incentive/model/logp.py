@@ -1,0 +1,65 @@
+"""Log-probabilities in chunks: no (tokens, vocabulary) tensor beyond a byte budget, forward or backward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 64 * 2**20  # of float32 logits at a time
+
+
+def _logits(h: Tensor, w: Tensor, temperature: float) -> Tensor:
+    out = (h @ w.T).float()
+    return out if temperature == 1.0 else out.div_(temperature)
+
+
+class _TokenLogp(torch.autograd.Function):
+    """log softmax(h W^T / temperature)[ids], with the logits recomputed chunk by chunk in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, w: Tensor, ids: Tensor, temperature: float, entropy: bool) -> tuple[Tensor, Tensor]:
+        rows = max(1, CHUNK_BYTES // (4 * w.shape[0]))
+        logp = torch.empty(len(ids), dtype=torch.float32, device=h.device)
+        norm = torch.empty_like(logp)
+        ent = torch.zeros_like(logp)
+        for at in range(0, len(ids), rows):
+            part = slice(at, at + rows)
+            logits = _logits(h[part], w, temperature)
+            norm[part] = lse = torch.logsumexp(logits, dim=-1)
+            logp[part] = logits.gather(1, ids[part, None])[:, 0] - lse
+            if entropy:
+                ent[part] = lse - (torch.exp(logits - lse[:, None]) * logits).sum(-1)
+        ctx.save_for_backward(h, w, ids, norm)
+        ctx.temperature, ctx.rows = temperature, rows
+        ctx.mark_non_differentiable(ent)
+        return logp, ent
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        h, w, ids, norm = ctx.saved_tensors
+        gh, gw = torch.empty_like(h), torch.zeros(w.shape, dtype=torch.float32, device=w.device)
+        for at in range(0, len(ids), ctx.rows):
+            part = slice(at, at + ctx.rows)
+            d = torch.exp(_logits(h[part], w, ctx.temperature).sub_(norm[part, None])).neg_()
+            d.scatter_add_(1, ids[part, None], torch.ones_like(ids[part, None], dtype=d.dtype))
+            d.mul_(g[part, None] / ctx.temperature)
+            d = d.to(h.dtype)
+            gh[part] = d @ w
+            gw += (d.T @ h[part]).float()
+        return gh, gw.to(w.dtype), None, None, None
+
+
+def token_logp(h: Tensor, w: Tensor, ids: Tensor, temperature: float = 1.0, entropy: bool = False) -> tuple[Tensor, Tensor]:
+    """Log-probability of each id under the softmax of h W^T / temperature, and its entropy.
+
+    Args:
+        h: (N, H) hidden states that predict the ids, in the compute dtype.
+        w: (V, H) unembedding in the same dtype.
+        ids: (N,) int64.
+
+    Returns:
+        logp (N,) float32, differentiable in h and w; entropy (N,) float32, not differentiable, zeros unless asked for.
+    """
+    return _TokenLogp.apply(h, w, ids, temperature, entropy)

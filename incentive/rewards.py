@@ -1,0 +1,93 @@
+"""Rewards: `(problem, samples) -> values`, one a sample. Every part is kept by name; a failing check is counted.
+
+A value is a finite float, or None where the sample could not be graded. Whatever an answer itself can cause is a plain
+0; None is for faults of the grader, and never pays (the sample leaves its group).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from incentive import chat
+from incentive.records import Problem, Sample, Score, hash64
+
+Reward = Callable[[Problem, list[Sample]], list[float | None]]
+Grade = Callable[[Problem, list[Sample]], list[Score]]
+
+
+class RewardError(Exception):
+    """A reward function broke its contract; the message names it and the sample."""
+
+
+def accuracy(check: Callable[[Problem, str], bool]) -> Reward:
+    """1 if the marked answer passes the task's check, else 0 (paper 2: rule-based accuracy)."""
+
+    def reward(problem: Problem, samples: list[Sample]) -> list[float | None]:
+        answers = [chat.split(s.text)[1] for s in samples]
+        return [1.0 if a is not None and check(problem, a) else 0.0 for a in answers]
+
+    return reward
+
+
+def format_(problem: Problem, samples: list[Sample]) -> list[float | None]:  # noqa: ARG001
+    """1 if the answer ended by itself and stands in the required tags, else 0 (paper 2; the value 1 is our choice)."""
+    return [1.0 if s.stop == "stop" and chat.well_formed(s.text) else 0.0 for s in samples]
+
+
+def coin(problem: Problem, samples: list[Sample]) -> list[float | None]:  # noqa: ARG001
+    """A control: 1 or 0 by a hash of the sample's seed, whatever it says."""
+    return [float(hash64("coin", s.seed) % 2) for s in samples]
+
+
+def shipped(check: Callable[[Problem, str], bool]) -> dict[str, Reward]:
+    """The rewards that a recipe can name."""
+    return {"accuracy": accuracy(check), "format": format_, "coin": coin}
+
+
+def _values(name: str, reward: Reward, problem: Problem, samples: list[Sample]) -> list[float | None] | str:
+    """The reward's values, checked; a text where it raised.
+
+    Raises:
+        RewardError: wrong count, a value that is no finite float, or samples that were changed.
+    """
+    before = [(s.text, s.ids.tobytes()) for s in samples]
+    try:
+        values = reward(problem, samples)
+    except Exception as error:  # a broken verifier is data, and the caller counts it
+        return f"{name}: {type(error).__name__}: {error}"
+    if [(s.text, s.ids.tobytes()) for s in samples] != before:
+        raise RewardError(f"reward {name!r} changed its samples (problem {problem.id}); a reward must only read them")
+    if not isinstance(values, list | tuple) or len(values) != len(samples):
+        got = f"{len(values)} values" if isinstance(values, list | tuple) else type(values).__name__
+        raise RewardError(f"reward {name!r} returned {got} for {len(samples)} samples (problem {problem.id})")
+    for sample, v in zip(samples, values, strict=True):
+        if v is not None and (isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v)):
+            raise RewardError(f"reward {name!r} returned {v!r} for sample {sample.id}; return a finite float, or None if ungradable")
+    return [None if v is None else float(v) for v in values]
+
+
+def each(rewards: dict[str, Reward], weights: dict[str, float]) -> Grade:
+    """Grade with every reward and add them up by weight; a sample that one of them could not grade has no total.
+
+    Raises (when called):
+        RewardError: see `_values`.
+    """
+
+    def grade(problem: Problem, samples: list[Sample]) -> list[Score]:
+        parts: list[dict[str, float]] = [{} for _ in samples]
+        errors: list[str | None] = [None] * len(samples)
+        for name, weight in weights.items():
+            values = _values(name, rewards[name], problem, samples)
+            for i in range(len(samples)):
+                if isinstance(values, str):
+                    errors[i] = values
+                elif values[i] is None:
+                    errors[i] = errors[i] or f"{name}: could not grade"
+                else:
+                    parts[i][name] = values[i]
+        return [
+            Score(None if e else sum(weights[n] * v for n, v in p.items()), p, e) for p, e in zip(parts, errors, strict=True)
+        ]
+
+    return grade

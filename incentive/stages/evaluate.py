@@ -1,0 +1,143 @@
+"""Evaluation: unbiased pass@k, majority vote, intervals, signs of emergence; every answer is stored.
+
+Kept from the paper (D.1): temperature 0.6 and top-p 0.95 as the headline, pass@1 as the mean over k samples, k stated.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from incentive import chat, engine, measure, rewards
+from incentive.config import Eval, Sampling
+from incentive.engine.base import Engine
+from incentive.model.checkpoint import load_policy, resolve
+from incentive.records import Group, Problem, Request, Sample, hash64, to_json
+from incentive.run import Artifact, Stage, write_json
+from incentive.tasks import Mixture, distinct
+from incentive.tasks.base import Task
+
+
+def requests(
+    problems: Iterable[Problem], n: int, sampling: Sampling, seed: int, template: str, tokenizer: PreTrainedTokenizerBase
+) -> list[Request]:
+    """One request a problem; a sample's seed is a hash of (seed, problem id, index)."""
+    return [
+        Request(
+            p.id, np.asarray(tokenizer.encode(chat.render(template, p.prompt, tokenizer), add_special_tokens=False), dtype=np.int64),
+            tuple(hash64("sample", seed, p.id, i) for i in range(n)), sampling.max_tokens, sampling.temperature,
+            sampling.top_p, sampling.top_k,
+        )
+        for p in problems
+    ]  # fmt: skip
+
+
+def gather(samples: Iterable[Sample], problems: list[Problem], grade: rewards.Grade, each: Callable[[Sample], None] = lambda _: None) -> list[Group]:
+    """Graded groups, problems in the order given and samples by index."""
+    found: dict[str, list[Sample]] = {p.id: [] for p in problems}
+    for sample in samples:
+        found[sample.problem_id].append(sample)
+        each(sample)
+    groups = []
+    for p in problems:
+        ordered = sorted(found[p.id], key=lambda s: int(s.id.rsplit("/", 1)[1]))
+        groups.append(Group(p, ordered, grade(p, ordered)))
+    return groups
+
+
+def thinking_of(text: str) -> str:
+    return chat.split(text)[0]
+
+
+def emergence(groups: list[Group]) -> measure.Emergence:
+    pairs = [(g.problem, s) for g in groups for s in g.samples]
+    return measure.emergence(
+        [thinking_of(s.text) for _, s in pairs], [len(s.ids) for _, s in pairs], [p.tags.get("target") for p, _ in pairs]
+    )
+
+
+def results(groups: list[Group], task: Task) -> dict[str, Any]:
+    """What one task's graded groups say. `pass@k` for k = 1, 2, 4, ... up to the samples a problem."""
+    right = [[bool(s.parts.get("accuracy")) for s in g.scores] for g in groups]
+    n = len(groups[0].samples)
+    share = [sum(r) / len(r) for r in right]
+    votes = [[None if (a := chat.split(s.text)[1]) is None else task.vote_key(a) for s in g.samples] for g in groups]
+    texts = [(g, s) for g in groups for s in g.samples]
+    low, high = measure.share_interval(share)
+    out: dict[str, Any] = {"problems": len(groups), "samples": n}
+    ks = sorted({k for k in (2**e for e in range(20)) if k <= n} | {n})
+    out |= {f"pass@{k}": measure.mean_pass_at_k([(n, sum(r)) for r in right], k) for k in ks}
+    out |= {f"maj@{n}": measure.mean_maj_at_k(votes, right, n), "ci95": [low, high]}
+    out["format"] = float(np.mean([s.parts["format"] for g in groups for s in g.scores]))
+    out |= to_json(emergence(groups))
+    checks = measure.check_quality([(measure.tries(thinking_of(s.text)), g.problem.tags["target"]) for g, s in texts if "target" in g.problem.tags])
+    out["check"] = to_json(checks)
+    out["stop"] = {kind: sum(s.stop == kind for _, s in texts) / len(texts) for kind in ("stop", "length")}
+    out["ungraded"] = sum(s.total is None for g in groups for s in g.scores)
+    return out
+
+
+def ask(
+    player: Engine, tokenizer: PreTrainedTokenizerBase, task: Task, problems: list[Problem], n: int, sampling: Sampling, seed: int,
+    template: str, each: Callable[[Sample], None] = lambda _: None,
+) -> list[Group]:  # fmt: skip
+    """Sample and grade `n` answers to each problem, accuracy and format."""
+    grade = rewards.each(rewards.shipped(task.check), {"accuracy": 1.0, "format": 1.0})
+    return gather(player.sample(requests(problems, n, sampling, seed, template, tokenizer)), problems, grade, each)
+
+
+def evaluate(
+    stage: Stage,
+    section: Eval,
+    start: Artifact | None = None,
+    data: Collection[Any] = (),  # noqa: ARG001
+    *,
+    tasks: dict[str, Task],
+    template: str = "mini",
+    show: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> Artifact:
+    """Evaluate a checkpoint on every task of the section; writes results.json and rollouts/."""
+    assert start is not None
+    policy, tokenizer = load_policy(start.path)
+    player = engine.local(policy, tokenizer, resolve(start.path), section.engine)
+    ways = {"": section.sampling}
+    if section.also_t1:
+        ways["t1"] = section.sampling.model_copy(update={"temperature": 1.0, "top_p": 1.0})
+    out: dict[str, Any] = {}
+    stage.resume()
+    total = len(section.tasks) * len(ways) * section.problems * section.samples
+    done = 0
+
+    def count(_: Sample) -> None:
+        nonlocal done
+        done += 1
+        if done % 64 == 0 or done == total:
+            show({"phase": stage.dir.name, "done": done, "total": total})
+
+    for number, name in enumerate(section.tasks):
+        problems = distinct(tasks[name], stage.seed, section.split, section.problems)
+        for way, (label, sampling) in enumerate(ways.items()):
+            began = time.monotonic()
+            groups = ask(player, tokenizer, tasks[name], problems, section.samples, sampling, stage.seed, template, count)
+            step = number * len(ways) + way + 1
+            stage.rollouts(step, groups)
+            found = results(groups, tasks[name]) | {"temperature": sampling.temperature, "top_p": sampling.top_p}
+            if label:
+                out[name][label] = found
+            else:
+                out[name] = found
+            tokens = sum(len(s.ids) for g in groups for s in g.samples)
+            prompt = sum(len(g.samples[0].prompt_ids) for g in groups)
+            stage.record({"step": step, "task": name, "tokens/sampled": tokens, "tokens/prompt": prompt, "time/evaluate": time.monotonic() - began})
+            if stage.stopping:
+                raise stage.stopped(step)
+    write_json(stage.dir / "results.json", out)
+    return Artifact("eval", stage.dir / "results.json", meta={"results": out})
+
+
+def mixture(names: dict[str, float], tasks: dict[str, Task]) -> Mixture:
+    return Mixture({n: tasks[n] for n in names}, names)

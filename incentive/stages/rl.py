@@ -1,0 +1,282 @@
+"""R1-Zero: reinforcement learning on a base model with nothing but checked answers.
+
+Kept from the paper: GRPO (eq. 1-3) with k3 KL in the loss, hard reference refresh, large rollouts cut into minibatches
+of one pass each, the template, accuracy and format rewards. Changed: sizes, and for the miniature the settings that we
+measured to work (see `recipes`). Deleted: nothing that the paper states.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from functools import partial
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from incentive import engine
+from incentive.algo import loss as losses
+from incentive.algo.advantage import ADVANTAGES, assign, equal
+from incentive.algo.weights import WEIGHTS
+from incentive.config import RL, Sampling
+from incentive.learner import Learner
+from incentive.model.checkpoint import load_policy, resolve, save_policy
+from incentive.records import Example, Group, hash64
+from incentive.rewards import Grade
+from incentive.run import Artifact, RunError, Stage, write_folder, write_json
+from incentive.stages.evaluate import ask, emergence, gather, requests
+from incentive.tasks import Mixture, distinct
+
+Show = Callable[[dict[str, Any]], None]
+UNGRADED_LIMIT = 0.01  # of a rollout; above it the grader is down, not the model wrong
+
+
+def examples_of(groups: list[Group], advantage: Callable[[np.ndarray], np.ndarray]) -> list[Example]:
+    """Rows of the update, in the order of the groups; samples that could not be graded are left out."""
+    rows = []
+    for g in groups:
+        for sample, a in zip(g.samples, assign([s.total for s in g.scores], advantage), strict=True):
+            if a is None:
+                continue
+            before = len(sample.prompt_ids)
+            ids = np.concatenate([sample.prompt_ids, sample.ids])
+            mask = np.concatenate([np.zeros(before, dtype=bool), sample.mask])
+            logp = np.concatenate([np.zeros(before, dtype=np.float32), sample.sampler_logp])
+            stream = np.where(mask, np.float32(a), np.float32(0)).astype(np.float32)
+            rows.append(Example(ids=ids, mask=mask, advantage=stream, sampler_logp=logp, temperature=sample.temperature))
+    return rows
+
+
+def informative(group: Group) -> bool:
+    """Whether the group carries a gradient: at least two graded samples whose rewards differ."""
+    totals = [s.total for s in group.scores if s.total is not None]
+    return len(totals) > 1 and not equal(np.asarray(totals))
+
+
+def describe(groups: list[Group], names: Collection[str]) -> dict[str, float]:
+    """A rollout in numbers, under the names that TRL's users know."""
+    samples = [s for g in groups for s in g.samples]
+    scores = [s for g in groups for s in g.scores]
+    totals = [s.total for s in scores if s.total is not None]
+    lengths = np.array([len(s.ids) for s in samples])
+    row: dict[str, float] = {"reward": float(np.mean(totals)), "reward_std": float(np.std(totals))}
+    for name in names:
+        row[f"rewards/{name}/mean"] = float(np.mean([s.parts[name] for s in scores if name in s.parts]))
+    for task in dict.fromkeys(g.problem.tags["task"] for g in groups):
+        found = [s.parts["accuracy"] for g in groups if g.problem.tags["task"] == task for s in g.scores if "accuracy" in s.parts]
+        if found:
+            row[f"rewards/accuracy/{task}"] = float(np.mean(found))
+    row["completions/mean_length"] = float(lengths.mean())
+    row["completions/max_length"] = float(lengths.max())
+    row["completions/clipped_ratio"] = float(np.mean([s.stop == "length" for s in samples]))
+    row["frac_reward_zero_std"] = float(np.mean([not informative(g) for g in groups]))
+    row["frac_solved_groups"] = float(np.mean([all(s.parts.get("accuracy") == 1 for s in g.scores) for g in groups]))
+    row["frac_unsolved_groups"] = float(np.mean([all(s.parts.get("accuracy") == 0 for s in g.scores) for g in groups]))
+    row["ungraded"] = float(sum(s.total is None for s in scores))
+    seen = emergence(groups)
+    row["emergence/reflections_per_response"] = seen.reflections_per_response
+    row["emergence/reflections_per_1k_tokens"] = seen.reflections_per_1k_tokens
+    row["emergence/paper_words_per_response"] = seen.paper_reflections_per_response
+    row["emergence/wait_per_response"] = seen.wait_per_response
+    row["emergence/tries_per_response"] = seen.tries_per_response
+    row["emergence/recoveries"] = seen.recoveries
+    row["tokens/sampled"] = float(lengths.sum())
+    row["tokens/prompt"] = float(sum(len(g.samples[0].prompt_ids) for g in groups))
+    return row
+
+
+class Trainer:
+    """The loop's state: policy, reference, engine, data cursor. `run` is the loop."""
+
+    def __init__(self, stage: Stage, section: RL, start: Artifact, task: Mixture, grade: Grade, template: str, show: Show):
+        self.stage, self.section, self.task, self.grade = stage, section, task, grade
+        self.template, self.show = template, show
+        policy, self.tokenizer = load_policy(start.path, section.learner.dtype, section.learner.device)
+        self.reference = copy.deepcopy(policy).requires_grad_(False) if section.beta else None
+        self.engine = engine.local(policy, self.tokenizer, resolve(start.path), section.engine)
+        self.learner = Learner(policy, section.optim, section.learner, section.max_steps)
+        self.cursor, self.best = 0, -1.0
+        self.loss = partial(
+            losses.policy, epsilon=section.epsilon, epsilon_high=section.epsilon_high, beta=section.beta,
+            level=section.importance_sampling_level,
+        )  # fmt: skip
+        self.checks = {
+            name: distinct(task.tasks[name], stage.seed, "val", max(1, section.eval_problems // len(task.tasks))) for name in task.tasks
+        } if section.eval_steps else {}  # fmt: skip
+        found = stage.resume()
+        if found:
+            state = json.loads((found[1] / "state.json").read_text())
+            more = {"reference": self.reference} if self.reference else {}
+            self.learner.load(found[1] / "training.safetensors", found[0], **more)
+            self.cursor, self.best = state["cursor"], state["best"]
+
+    # rollout
+
+    def draw(self, n: int) -> list[Group]:
+        """Sample and grade the next `n` problems; rewards are computed after sampling."""
+        s = self.section
+        problems = []
+        for _ in range(n):
+            p = self.task.problem(self.stage.seed, "train", self.cursor)
+            problems.append(replace(p, id=f"{self.cursor}:{p.id}"))  # a problem may come twice: groups go by id
+            self.cursor += 1
+        asked = requests(problems, s.num_generations, s.sampling, self.stage.seed, self.template, self.tokenizer)
+        began = time.monotonic()
+        done, total, shown = 0, n * s.num_generations, time.monotonic()
+        samples = []
+        for sample in self.engine.sample(asked):
+            samples.append(sample)
+            done += 1
+            if time.monotonic() - shown > 0.25:
+                shown = time.monotonic()
+                self.show({"phase": "sampling", "step": self.learner.steps, "done": done, "total": total})
+        self.clock["time/sample"] += time.monotonic() - began
+        began = time.monotonic()
+        groups = gather(samples, problems, self.grade)
+        self.clock["time/reward"] += time.monotonic() - began
+        return groups
+
+    def rollout(self) -> list[Group]:
+        """The groups that the next `steps_per_generation` updates learn from.
+
+        With dynamic sampling (DAPO) groups without signal are replaced by further draws, at most three times over.
+
+        Raises:
+            RunError: more than 1% of the samples could not be graded.
+        """
+        s = self.section
+        want = s.problems_per_step * s.steps_per_generation
+        groups = self.draw(want)
+        if s.dynamic_sampling:
+            kept, drawn = [g for g in groups if informative(g)], want
+            while len(kept) < want and drawn < 4 * want:
+                more = self.draw(want - len(kept))
+                drawn += len(more)
+                kept += [g for g in more if informative(g)]
+            groups = kept or groups
+        errors = [(sc.error, sa.id) for g in groups for sc, sa in zip(g.scores, g.samples, strict=True) if sc.total is None]
+        if len(errors) > UNGRADED_LIMIT * sum(len(g.samples) for g in groups):
+            raise RunError(
+                f"{len(errors)} of {sum(len(g.samples) for g in groups)} samples could not be graded; the first, {errors[0][1]}: "
+                f"{errors[0][0]}\nMend the reward, then go on with: {self.stage.command}"
+            )
+        return groups
+
+    # update
+
+    def prepare(self, groups: list[Group]) -> list[Example]:
+        """Examples with the learner's own log-probs (needed once a rollout feeds several updates) and the reference's."""
+        s, began = self.section, time.monotonic()
+        rows = examples_of(groups, ADVANTAGES[s.advantage])
+        if s.steps_per_generation > 1:
+            rows = [replace(e, old_logp=x) for e, x in zip(rows, self.learner.score(rows), strict=True)]
+        if self.reference is not None:
+            rows = [replace(e, ref_logp=x) for e, x in zip(rows, self.learner.score(rows, self.reference), strict=True)]
+        self.clock["time/score"] += time.monotonic() - began
+        return rows
+
+    def minibatches(self, rows: list[Example]) -> Iterator[list[Example]]:
+        """A random cut into `steps_per_generation` minibatches of one pass each (paper 1.2)."""
+        n = self.section.steps_per_generation
+        order = list(range(len(rows)))
+        if n > 1:
+            Random(hash64("minibatches", self.stage.seed, self.learner.steps)).shuffle(order)
+        for part in range(n):
+            batch = WEIGHTS[self.section.loss_type]([rows[i] for i in order[part::n]], self.section.sampling.max_tokens)
+            # without a KL term, a row of zero advantage adds nothing to the gradient
+            yield batch if self.section.beta else [e for e in batch if e.advantage.any()] or batch[:1]
+
+    # the loop
+
+    def probe(self) -> dict[str, float]:
+        """Accuracy on held-out val problems, at the paper's sampling."""
+        row, began = {}, time.monotonic()
+        sampling = Sampling(temperature=0.6, top_p=0.95, max_tokens=self.section.sampling.max_tokens)
+        for name, problems in self.checks.items():
+            groups = ask(self.engine, self.tokenizer, self.task.tasks[name], problems, 2, sampling, self.stage.seed, self.template)
+            right = [s.parts["accuracy"] for g in groups for s in g.scores if "accuracy" in s.parts]
+            row[f"val/{name}/accuracy"] = float(np.mean(right))
+            row[f"val/{name}/mean_length"] = float(np.mean([len(s.ids) for g in groups for s in g.samples]))
+        row["val/accuracy"] = float(np.mean([v for k, v in row.items() if k.endswith("/accuracy")]))
+        return row | {"time/evaluate": time.monotonic() - began}
+
+    def run(self) -> None:
+        """    task -> prompt -> rollout -> reward -> advantage -> update -> checkpoint -> probe"""
+        s, stage, learner = self.section, self.stage, self.learner
+        self.clock = dict.fromkeys(("time/sample", "time/reward", "time/score", "time/update"), 0.0)
+        self.engine.load(learner.policy.named_weights(), learner.steps)
+        if learner.steps == 0 and s.eval_steps:
+            self.record({"step": 0} | self.probe())
+        while learner.steps < s.max_steps:
+            self.clock = dict.fromkeys(self.clock, 0.0)
+            began, first = time.monotonic(), learner.steps + 1
+            groups = self.rollout()
+            told = describe(groups, s.rewards)
+            stage.rollouts(first, groups)
+            rows = self.prepare(groups)
+            for batch in self.minibatches(rows):
+                at = time.monotonic()
+                self.show({"phase": "update", "step": learner.steps})
+                stats = learner.step(batch, self.loss, entropy=True)
+                self.clock["time/update"] += time.monotonic() - at
+                if self.reference is not None and s.ref_sync_steps and learner.steps % s.ref_sync_steps == 0:
+                    self.reference.load_named(dict(learner.policy.named_weights()))
+                tokens = float(sum(len(e.ids) for e in batch))
+                row = {"step": learner.steps, **told, **stats, **self.clock, "tokens/trained": tokens}
+                self.clock, told = dict.fromkeys(self.clock, 0.0), {}
+                if learner.steps - first + 1 == s.steps_per_generation:
+                    self.engine.load(learner.policy.named_weights(), learner.steps)
+                    if s.eval_steps and (learner.steps // s.eval_steps > (first - 1) // s.eval_steps or learner.steps >= s.max_steps):
+                        row |= self.probe()
+                self.record(row | {"time/step": time.monotonic() - began})
+                began = time.monotonic()
+            due = learner.steps // s.save_steps > (first - 1) // s.save_steps
+            if due or stage.stopping or learner.steps >= s.max_steps:
+                self.save()
+            if stage.stopping and learner.steps < s.max_steps:
+                raise stage.stopped(learner.steps)
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Write a row, keep the best weights by val, tell whoever watches."""
+        self.stage.record(row)
+        if row.get("val/accuracy", -1.0) > self.best:
+            self.best = row["val/accuracy"]
+            with write_folder(self.stage.dir / "best") as folder:
+                save_policy(folder, self.learner.policy, self.tokenizer)
+            write_json(self.stage.dir / "best.json", {"step": row["step"], "val/accuracy": self.best})
+        self.show({"phase": "step", "total": self.section.max_steps, **row})
+
+    def save(self) -> None:
+        stage, s = self.stage, self.section
+        with stage.checkpoint(self.learner.steps) as folder:
+            save_policy(folder, self.learner.policy, self.tokenizer)
+            self.learner.save(folder / "training.safetensors", **({"reference": self.reference} if self.reference else {}))
+            write_json(folder / "state.json", {"step": self.learner.steps, "cursor": self.cursor, "best": self.best})
+        stage.prune_checkpoints(2)
+        stage.prune_rollouts(s.keep, self.learner.steps, s.eval_steps)
+
+
+def rl(
+    stage: Stage,
+    section: RL,
+    start: Artifact | None = None,
+    data: Collection[Any] = (),  # noqa: ARG001
+    *,
+    task: Mixture,
+    grade: Grade,
+    template: str = "mini",
+    show: Show = lambda _: None,
+) -> Artifact:
+    """Train `start` by reinforcement; ends with `model/`."""
+    assert start is not None
+    trainer = Trainer(stage, section, start, task, grade, template, show)
+    trainer.run()
+    with write_folder(stage.dir / "model") as folder:
+        save_policy(folder, trainer.learner.policy, trainer.tokenizer)
+    return Artifact("weights", stage.dir / "model", meta={"steps": trainer.learner.steps})
+
+

@@ -1,0 +1,53 @@
+"""Multi-step arithmetic: the value of a nested expression such as `((7+8)*3)-5`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from random import Random
+
+from incentive.records import Problem, Split
+from incentive.tasks.base import in_split, streams
+from incentive.tasks.countdown import Chain, as_expression, random_chain
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Three to five numbers from 1 to `largest`, worked from the innermost bracket out; every step within 0..99."""
+
+    name: str = "arithmetic"
+    largest: int = 40
+
+    def draw(self, rng: Random) -> Chain | None:
+        return random_chain(rng, [1 + int(rng.random() * self.largest) for _ in range(rng.choice((3, 4, 5)))])
+
+    def problem(self, seed: int, split: Split, i: int) -> Problem:
+        for rng in streams(self.name, seed, split, i):
+            steps = self.draw(rng)
+            if steps and in_split(self.key(steps), split):
+                break
+        return Problem(
+            id=f"{self.name}/{split}/{seed}/{i}",
+            key=self.key(steps),
+            prompt=self.prompt(steps),
+            answer=str(steps[-1][3]),
+            tags={"task": self.name},
+        )
+
+    @staticmethod
+    def key(steps: Chain) -> str:
+        return f"arithmetic:{as_expression(steps)}"
+
+    @staticmethod
+    def prompt(steps: Chain) -> str:
+        return f"compute {as_expression(steps)}"
+
+    def check(self, problem: Problem, answer: str) -> bool:
+        return self.vote_key(answer) == problem.answer
+
+    def gold(self, problem: Problem) -> str:
+        return problem.answer
+
+    def vote_key(self, answer: str) -> str | None:
+        found = re.fullmatch(r"\s*([0-9]{1,6})\s*", answer)
+        return str(int(found[1])) if found else None

@@ -1,0 +1,37 @@
+"""What a task is, and how its problems are drawn. No registration: pass a task object, or name a shipped one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from random import Random
+from typing import Protocol
+
+from incentive.records import Problem, Split, hash64, split_of
+
+
+class Task(Protocol):
+    """Problems with checkable answers.
+
+    `problem(seed, split, i)` is a pure function of its arguments, and its key hashes into `split`.
+    `check` never raises on any text; `gold` passes `check`; `vote_key` is equal for answers that mean the same.
+    """
+
+    name: str
+
+    def problem(self, seed: int, split: Split, i: int) -> Problem: ...
+    def check(self, problem: Problem, answer: str) -> bool: ...
+    def gold(self, problem: Problem) -> str: ...
+    def vote_key(self, answer: str) -> str | None: ...
+
+
+def streams(name: str, seed: int, split: Split, i: int) -> Iterator[Random]:
+    """Random streams for problem i, one a try, until a problem's key falls into the wanted split.
+
+    Each stream is seeded by a hash of all its coordinates, so that neighbouring seeds share nothing.
+    """
+    return (Random(hash64(name, seed, split, i, attempt)) for attempt in count())
+
+
+def in_split(key: str, split: Split) -> bool:
+    return split_of(key) == split
