@@ -58,7 +58,9 @@ def outputs(policy: Policy, batch: Batch, entropy: bool = False) -> Outputs:
     """Log-probabilities (B, T) of the masked ids at the batch's temperature; zero elsewhere."""
     hidden = policy(batch.ids)
     at = batch.mask.nonzero(as_tuple=True)
-    logp, ent = token_logp(hidden[at[0], at[1] - 1], policy.unembed.to(hidden.dtype), batch.ids[at], batch.temperature, entropy)
+    logp, ent = token_logp(
+        hidden[at[0], at[1] - 1], policy.unembed.to(hidden.dtype), batch.ids[at], batch.temperature, entropy
+    )
     full = torch.zeros(batch.ids.shape, dtype=torch.float32, device=hidden.device)
     return Outputs(logp=full.index_put(at, logp), entropy=full.index_put(at, ent) if entropy else None)
 
@@ -86,7 +88,9 @@ class Learner:
         if step < o.warmup_steps:
             return o.learning_rate * (step + 1) / o.warmup_steps
         done = min(1.0, (step - o.warmup_steps) / max(1, self.total_steps - o.warmup_steps))
-        shape = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[o.lr_scheduler_type]
+        shape = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[
+            o.lr_scheduler_type
+        ]
         return o.learning_rate * (o.min_lr_ratio + (1 - o.min_lr_ratio) * shape)
 
     def step(self, examples: list[Example], loss: Loss, entropy: bool = False) -> dict[str, float]:
@@ -116,14 +120,23 @@ class Learner:
             group["lr"] = rate
         self.optimizer.step()
         self.steps += 1
-        return {"loss": total, "grad_norm": norm, "learning_rate": rate, **{k: v / max(1, tokens) for k, v in sums.items()}}
+        return {
+            "loss": total,
+            "grad_norm": norm,
+            "learning_rate": rate,
+            **{k: v / max(1, tokens) for k, v in sums.items()},
+        }
 
     @torch.no_grad()
     def score(self, examples: list[Example], policy: Policy | None = None) -> list[np.ndarray]:
         """Log-probabilities of each row's masked ids (T,) float32 under `policy`, by default the learner's own."""
         out: list[np.ndarray] = [np.empty(0)] * len(examples)
         for rows in micro_batches([len(e.ids) for e in examples], self.config.tokens_per_micro_batch):
-            logp = outputs(policy or self.policy, collate([examples[i] for i in rows], self.config.device)).logp.cpu().numpy()
+            logp = (
+                outputs(policy or self.policy, collate([examples[i] for i in rows], self.config.device))
+                .logp.cpu()
+                .numpy()
+            )
             for row, i in zip(logp, rows, strict=True):
                 out[i] = row[: len(examples[i].ids)].copy()
         return out
@@ -148,6 +161,8 @@ class Learner:
                 p.copy_(tensors[f"{name}.{n}"])
         for n, p in self.policy.named_parameters():
             self.optimizer.state[p] = {
-                key: tensors[f"optimizer.{key}.{n}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"optimizer.{key}.{n}" in tensors
+                key: tensors[f"optimizer.{key}.{n}"]
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"optimizer.{key}.{n}" in tensors
             }
         self.steps = steps

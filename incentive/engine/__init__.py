@@ -22,4 +22,8 @@ def local(policy: Policy, tokenizer: PreTrainedTokenizerBase, folder: Path | Non
     own = copy.deepcopy(policy).requires_grad_(False)
     own.dtype = getattr(torch, config.dtype)
     stops = stop_ids(tokenizer, folder)
-    return LocalEngine(own, tokenizer, stops, config) if isinstance(own, Lean) else PlainEngine(own, tokenizer, stops, config)
+    return (
+        LocalEngine(own, tokenizer, stops, config)
+        if isinstance(own, Lean)
+        else PlainEngine(own, tokenizer, stops, config)
+    )

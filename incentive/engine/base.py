@@ -79,7 +79,13 @@ def draw(logits: Tensor, u: np.ndarray, temperature: float, top_p: float, top_k:
 
 
 def finished(
-    request: Request, index: int, ids: np.ndarray, logp: np.ndarray, stopped: bool, versions: tuple[int, int], tokenizer: Any
+    request: Request,
+    index: int,
+    ids: np.ndarray,
+    logp: np.ndarray,
+    stopped: bool,
+    versions: tuple[int, int],
+    tokenizer: Any,
 ) -> Sample:
     """The sample of a row that has ended. The stop token is in the ids, not in the text."""
     return Sample(

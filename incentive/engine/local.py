@@ -40,7 +40,9 @@ class LocalEngine:
         stop_ids: every id that ends an answer.
     """
 
-    def __init__(self, policy: Lean, tokenizer: PreTrainedTokenizerBase, stop_ids: tuple[int, ...], config: EngineConfig):
+    def __init__(
+        self, policy: Lean, tokenizer: PreTrainedTokenizerBase, stop_ids: tuple[int, ...], config: EngineConfig
+    ):
         self.policy, self.tokenizer, self.config = policy, tokenizer, config
         self.stop_ids = torch.tensor(stop_ids)
         self.version = 0

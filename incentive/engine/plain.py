@@ -18,7 +18,9 @@ from incentive.records import Request, Sample
 class PlainEngine:
     """Decodes left-padded batches of at most `max_num_seqs` rows; a batch runs until its last row ends."""
 
-    def __init__(self, policy: Plain, tokenizer: PreTrainedTokenizerBase, stop_ids: tuple[int, ...], config: EngineConfig):
+    def __init__(
+        self, policy: Plain, tokenizer: PreTrainedTokenizerBase, stop_ids: tuple[int, ...], config: EngineConfig
+    ):
         self.policy, self.tokenizer, self.config = policy, tokenizer, config
         self.stop_ids = torch.tensor(stop_ids)
         self.version = 0
@@ -56,7 +58,9 @@ class PlainEngine:
             )  # fmt: skip
             cache = out.past_key_values
             t = np.full(len(rows), len(written), dtype=np.uint64)
-            token, logp = draw(out.logits[:, -1].float(), uniform(seeds, t), first.temperature, first.top_p, first.top_k)
+            token, logp = draw(
+                out.logits[:, -1].float(), uniform(seeds, t), first.temperature, first.top_p, first.top_k
+            )
             written.append(token)
             logps.append(logp)
             stop = torch.isin(token, self.stop_ids) | (len(written) >= limit)
@@ -68,4 +72,12 @@ class PlainEngine:
         for n, (r, i) in enumerate(rows):
             end = int(ends[n])
             stopped = int(all_ids[n, end - 1]) in self.stop_ids.tolist()
-            yield finished(r, i, all_ids[n, :end].copy(), all_logp[n, :end].copy(), stopped, (self.version, self.version), self.tokenizer)
+            yield finished(
+                r,
+                i,
+                all_ids[n, :end].copy(),
+                all_logp[n, :end].copy(),
+                stopped,
+                (self.version, self.version),
+                self.tokenizer,
+            )

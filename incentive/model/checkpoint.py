@@ -51,9 +51,13 @@ def load_tokenizer(folder: Path, vocab_size: int | None = None) -> PreTrainedTok
     except Exception as error:  # transformers raises many kinds here; all mean the same to a user
         raise CheckpointError(f"{folder}: cannot load the tokenizer: {str(error).splitlines()[0]}") from None
     if tokenizer.eos_token_id is None:
-        raise CheckpointError(f"{folder}: the tokenizer has no EOS token, so no answer could end; set eos_token in tokenizer_config.json")
+        raise CheckpointError(
+            f"{folder}: the tokenizer has no EOS token, so no answer could end; set eos_token in tokenizer_config.json"
+        )
     if tokenizer.pad_token_id is None:
-        raise CheckpointError(f"{folder}: the tokenizer has no PAD token; set pad_token in tokenizer_config.json (it may equal eos_token)")
+        raise CheckpointError(
+            f"{folder}: the tokenizer has no PAD token; set pad_token in tokenizer_config.json (it may equal eos_token)"
+        )
     if vocab_size is not None and len(tokenizer) > vocab_size:
         raise CheckpointError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding only {vocab_size}; they do not belong together"
@@ -87,7 +91,9 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def load_policy(model: str | Path, dtype: str = "float32", device: str = "cpu") -> tuple[Policy, PreTrainedTokenizerBase]:
+def load_policy(
+    model: str | Path, dtype: str = "float32", device: str = "cpu"
+) -> tuple[Policy, PreTrainedTokenizerBase]:
     """The policy and tokenizer of a checkpoint folder; weights in float32, forward in `dtype`.
 
     Llama, Mistral, Qwen2, Qwen3 and Gemma shapes load into the lean decoder, any other causal model into transformers'.
@@ -111,13 +117,20 @@ def load_policy(model: str | Path, dtype: str = "float32", device: str = "cpu") 
             policy = Lean(config, kind)
             policy.load_named(weights)
         else:
-            policy = Plain(AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32), kind)
+            policy = Plain(
+                AutoModelForCausalLM.from_pretrained(
+                    str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32
+                ),
+                kind,
+            )
     except (ValueError, OSError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: {str(error).splitlines()[0]}") from None
     return policy.to(device), tokenizer
 
 
-def save_policy(folder: Path, policy: Policy, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype = torch.float32) -> None:
+def save_policy(
+    folder: Path, policy: Policy, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype = torch.float32
+) -> None:
     """Write a complete Hugging Face checkpoint. The generation config states the paper's sampling and top_k 0."""
     folder.mkdir(parents=True, exist_ok=True)
     policy.config.save_pretrained(str(folder))

@@ -21,7 +21,9 @@ def supports(config: Any) -> str | None:
     """None if this module can hold the model, else the reason why not."""
     if config.model_type not in SUPPORTED:
         return f"model type {config.model_type!r} is not one of {', '.join(SUPPORTED)}"
-    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", config.model_type == "mistral"):
+    if getattr(config, "sliding_window", None) and getattr(
+        config, "use_sliding_window", config.model_type == "mistral"
+    ):
         return "it attends within a sliding window"
     if (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default") != "default":
         return "its rotary embedding is scaled"
@@ -35,7 +37,9 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, eps: float) -> Tensor:
-        r = torch.rsqrt(torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_().div_(x.shape[-1]) + eps)
+        r = torch.rsqrt(
+            torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_().div_(x.shape[-1]) + eps
+        )
         n = x * r.to(x.dtype)
         ctx.save_for_backward(n, r, w)
         return n * w
@@ -89,7 +93,10 @@ class Lean(nn.Module):
             raise ValueError(f"the lean decoder cannot hold this model: {why}")
         c = self.config = config
         self.dtype = dtype
-        self.heads, self.kv_heads = c.num_attention_heads, getattr(c, "num_key_value_heads", None) or c.num_attention_heads
+        self.heads, self.kv_heads = (
+            c.num_attention_heads,
+            getattr(c, "num_key_value_heads", None) or c.num_attention_heads,
+        )
         self.head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
         self.layers, self.eps = c.num_hidden_layers, c.rms_norm_eps
         self.gemma = c.model_type == "gemma"
@@ -163,14 +170,18 @@ class Lean(nn.Module):
             if name not in weights:
                 raise ValueError(f"weight {name!r} is missing")
             if weights[name].shape != own.shape:
-                raise ValueError(f"weight {name!r} has shape {tuple(weights[name].shape)}, the config asks for {tuple(own.shape)}")
+                raise ValueError(
+                    f"weight {name!r} has shape {tuple(weights[name].shape)}, the config asks for {tuple(own.shape)}"
+                )
             own.copy_(weights[name])
 
     # forward
 
     def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin for positions (..., T) -> (..., T, 1, D/2), in float32 as transformers has it, then `dtype`."""
-        inv = self.theta ** -(torch.arange(0, self.head_dim, 2, device=positions.device, dtype=torch.float32) / self.head_dim)
+        inv = self.theta ** -(
+            torch.arange(0, self.head_dim, 2, device=positions.device, dtype=torch.float32) / self.head_dim
+        )
         angle = positions[..., None].float() * inv
         return angle.cos()[..., None, :].to(self.dtype), angle.sin()[..., None, :].to(self.dtype)
 
@@ -252,7 +263,9 @@ class Lean(nn.Module):
         cos, sin = self._rope(lengths[:, None])
         rows = torch.arange(b, device=ids.device)
         hidden = torch.arange(used, device=ids.device)[None] > lengths[:, None]
-        bias = torch.zeros(b, 1, 1, used, dtype=self.dtype, device=ids.device).masked_fill_(hidden[:, None, None], float("-inf"))
+        bias = torch.zeros(b, 1, 1, used, dtype=self.dtype, device=ids.device).masked_fill_(
+            hidden[:, None, None], float("-inf")
+        )
         bias = bias.expand(b, self.kv_heads, group, used).reshape(b * self.kv_heads, group, used)
         for n, block in enumerate(self.blocks):
             q, k, v = self._qkv(x, block, cos, sin)

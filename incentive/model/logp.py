@@ -19,7 +19,9 @@ class _TokenLogp(torch.autograd.Function):
     """log softmax(h W^T / temperature)[ids], with the logits recomputed chunk by chunk in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, w: Tensor, ids: Tensor, temperature: float, entropy: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, h: Tensor, w: Tensor, ids: Tensor, temperature: float, entropy: bool
+    ) -> tuple[Tensor, Tensor]:
         rows = max(1, CHUNK_BYTES // (4 * w.shape[0]))
         logp = torch.empty(len(ids), dtype=torch.float32, device=h.device)
         norm = torch.empty_like(logp)
@@ -51,7 +53,9 @@ class _TokenLogp(torch.autograd.Function):
         return gh, gw.to(w.dtype), None, None, None
 
 
-def token_logp(h: Tensor, w: Tensor, ids: Tensor, temperature: float = 1.0, entropy: bool = False) -> tuple[Tensor, Tensor]:
+def token_logp(
+    h: Tensor, w: Tensor, ids: Tensor, temperature: float = 1.0, entropy: bool = False
+) -> tuple[Tensor, Tensor]:
     """Log-probability of each id under the softmax of h W^T / temperature, and its entropy.
 
     Args:

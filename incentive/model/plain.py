@@ -16,7 +16,9 @@ class Plain(nn.Module):
         super().__init__()
         self.model, self.dtype, self.config = model, dtype, model.config
         if getattr(model.config, "final_logit_softcapping", None) or getattr(model.config, "logits_scaling", None):
-            raise ValueError("its logits are capped or scaled after the output matrix, which the learner does not support")
+            raise ValueError(
+                "its logits are capped or scaled after the output matrix, which the learner does not support"
+            )
         self.model.eval()
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -23,7 +23,12 @@ from incentive.tasks.base import Task
 
 
 def requests(
-    problems: Iterable[Problem], n: int, sampling: Sampling, seed: int, template: str, tokenizer: PreTrainedTokenizerBase
+    problems: Iterable[Problem],
+    n: int,
+    sampling: Sampling,
+    seed: int,
+    template: str,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> list[Request]:
     """One request a problem; a sample's seed is a hash of (seed, problem id, index)."""
     return [
@@ -36,7 +41,12 @@ def requests(
     ]  # fmt: skip
 
 
-def gather(samples: Iterable[Sample], problems: list[Problem], grade: rewards.Grade, each: Callable[[Sample], None] = lambda _: None) -> list[Group]:
+def gather(
+    samples: Iterable[Sample],
+    problems: list[Problem],
+    grade: rewards.Grade,
+    each: Callable[[Sample], None] = lambda _: None,
+) -> list[Group]:
     """Graded groups, problems in the order given and samples by index."""
     found: dict[str, list[Sample]] = {p.id: [] for p in problems}
     for sample in samples:
@@ -56,7 +66,9 @@ def thinking_of(text: str) -> str:
 def emergence(groups: list[Group]) -> measure.Emergence:
     pairs = [(g.problem, s) for g in groups for s in g.samples]
     return measure.emergence(
-        [thinking_of(s.text) for _, s in pairs], [len(s.ids) for _, s in pairs], [p.tags.get("target") for p, _ in pairs]
+        [thinking_of(s.text) for _, s in pairs],
+        [len(s.ids) for _, s in pairs],
+        [p.tags.get("target") for p, _ in pairs],
     )
 
 
@@ -74,7 +86,9 @@ def results(groups: list[Group], task: Task) -> dict[str, Any]:
     out |= {f"maj@{n}": measure.mean_maj_at_k(votes, right, n), "ci95": [low, high]}
     out["format"] = float(np.mean([s.parts["format"] for g in groups for s in g.scores]))
     out |= to_json(emergence(groups))
-    checks = measure.check_quality([(measure.tries(thinking_of(s.text)), g.problem.tags["target"]) for g, s in texts if "target" in g.problem.tags])
+    checks = measure.check_quality(
+        [(measure.tries(thinking_of(s.text)), g.problem.tags["target"]) for g, s in texts if "target" in g.problem.tags]
+    )
     out["check"] = to_json(checks)
     out["stop"] = {kind: sum(s.stop == kind for _, s in texts) / len(texts) for kind in ("stop", "length")}
     out["ungraded"] = sum(s.total is None for g in groups for s in g.scores)
@@ -122,7 +136,9 @@ def evaluate(
         problems = distinct(tasks[name], stage.seed, section.split, section.problems)
         for way, (label, sampling) in enumerate(ways.items()):
             began = time.monotonic()
-            groups = ask(player, tokenizer, tasks[name], problems, section.samples, sampling, stage.seed, template, count)
+            groups = ask(
+                player, tokenizer, tasks[name], problems, section.samples, sampling, stage.seed, template, count
+            )
             step = number * len(ways) + way + 1
             stage.rollouts(step, groups)
             found = results(groups, tasks[name]) | {"temperature": sampling.temperature, "top_p": sampling.top_p}
@@ -132,7 +148,15 @@ def evaluate(
                 out[name] = found
             tokens = sum(len(s.ids) for g in groups for s in g.samples)
             prompt = sum(len(g.samples[0].prompt_ids) for g in groups)
-            stage.record({"step": step, "task": name, "tokens/sampled": tokens, "tokens/prompt": prompt, "time/evaluate": time.monotonic() - began})
+            stage.record(
+                {
+                    "step": step,
+                    "task": name,
+                    "tokens/sampled": tokens,
+                    "tokens/prompt": prompt,
+                    "time/evaluate": time.monotonic() - began,
+                }
+            )
             if stage.stopping:
                 raise stage.stopped(step)
     write_json(stage.dir / "results.json", out)

@@ -52,7 +52,9 @@ def write_corpus(folder: Path, seed: int, section: Pretrain, show: Callable[[dic
         for n, job in enumerate(jobs):
             texts, hashes = job.result()
             if coder is None:
-                coder = tokenizer.train(texts, section.model.vocab_size, section.digits, section.model.max_position_embeddings)
+                coder = tokenizer.train(
+                    texts, section.model.vocab_size, section.digits, section.model.max_position_embeddings
+                )
             ids = coder(texts, add_special_tokens=False)["input_ids"]
             tokens.append(np.concatenate([np.asarray(row, dtype=np.uint16) for row in ids]))
             lengths.append(np.asarray([len(row) for row in ids]))
@@ -117,7 +119,9 @@ def pretrain(
 
     coder = AutoTokenizer.from_pretrained(str(corpus / "tokenizer"), local_files_only=True)
     steps = plan(np.diff(starts), section.tokens_per_step, stage.seed)
-    learner = Learner(init(section, stage.seed, coder.eos_token_id, coder.pad_token_id), section.optim, section.learner, len(steps))
+    learner = Learner(
+        init(section, stage.seed, coder.eos_token_id, coder.pad_token_id), section.optim, section.learner, len(steps)
+    )
     found = stage.resume()
     if found:
         learner.load(found[1] / "training.safetensors", found[0])
@@ -147,6 +151,4 @@ def pretrain(
         save_policy(folder, learner.policy, coder, torch.bfloat16)
         np.save(folder / "corpus_keys.npy", np.load(corpus / "keys.npy"))
     stage.prune_checkpoints(0)
-    return Artifact("weights", stage.dir / "model", meta={"tokens": int(len(tokens)), "steps": len(steps)})
-
-
+    return Artifact("weights", stage.dir / "model", meta={"tokens": len(tokens), "steps": len(steps)})

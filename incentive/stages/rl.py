@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -47,7 +48,9 @@ def examples_of(groups: list[Group], advantage: Callable[[np.ndarray], np.ndarra
             mask = np.concatenate([np.zeros(before, dtype=bool), sample.mask])
             logp = np.concatenate([np.zeros(before, dtype=np.float32), sample.sampler_logp])
             stream = np.where(mask, np.float32(a), np.float32(0)).astype(np.float32)
-            rows.append(Example(ids=ids, mask=mask, advantage=stream, sampler_logp=logp, temperature=sample.temperature))
+            rows.append(
+                Example(ids=ids, mask=mask, advantage=stream, sampler_logp=logp, temperature=sample.temperature)
+            )
     return rows
 
 
@@ -67,7 +70,13 @@ def describe(groups: list[Group], names: Collection[str]) -> dict[str, float]:
     for name in names:
         row[f"rewards/{name}/mean"] = float(np.mean([s.parts[name] for s in scores if name in s.parts]))
     for task in dict.fromkeys(g.problem.tags["task"] for g in groups):
-        found = [s.parts["accuracy"] for g in groups if g.problem.tags["task"] == task for s in g.scores if "accuracy" in s.parts]
+        found = [
+            s.parts["accuracy"]
+            for g in groups
+            if g.problem.tags["task"] == task
+            for s in g.scores
+            if "accuracy" in s.parts
+        ]
         if found:
             row[f"rewards/accuracy/{task}"] = float(np.mean(found))
     row["completions/mean_length"] = float(lengths.mean())
@@ -92,7 +101,10 @@ def describe(groups: list[Group], names: Collection[str]) -> dict[str, float]:
 class Trainer:
     """The loop's state: policy, reference, engine, data cursor. `run` is the loop."""
 
-    def __init__(self, stage: Stage, section: RL, start: Artifact, task: Mixture, grade: Grade, template: str, show: Show):
+    def __init__(
+        self, stage: Stage, section: RL, start: Artifact, task: Mixture, grade: Grade, template: str, show: Show,
+        continue_from: Artifact | None = None,
+    ):  # fmt: skip
         self.stage, self.section, self.task, self.grade = stage, section, task, grade
         self.template, self.show = template, show
         policy, self.tokenizer = load_policy(start.path, section.learner.dtype, section.learner.device)
@@ -107,12 +119,16 @@ class Trainer:
         self.checks = {
             name: distinct(task.tasks[name], stage.seed, "val", max(1, section.eval_problems // len(task.tasks))) for name in task.tasks
         } if section.eval_steps else {}  # fmt: skip
-        found = stage.resume()
-        if found:
-            state = json.loads((found[1] / "state.json").read_text())
-            more = {"reference": self.reference} if self.reference else {}
-            self.learner.load(found[1] / "training.safetensors", found[0], **more)
-            self.cursor, self.best = state["cursor"], state["best"]
+        self.restore(stage.resume() or (Stage(continue_from.path.parent).latest() if continue_from else None))
+
+    def restore(self, found: tuple[int, Path] | None) -> None:
+        """Go on from a checkpoint: weights, optimizer, reference, data cursor, best so far."""
+        if found is None:
+            return
+        state = json.loads((found[1] / "state.json").read_text())
+        more = {"reference": self.reference} if self.reference else {}
+        self.learner.load(found[1] / "training.safetensors", found[0], **more)
+        self.cursor, self.best = state["cursor"], state["best"]
 
     # rollout
 
@@ -158,7 +174,9 @@ class Trainer:
                 drawn += len(more)
                 kept += [g for g in more if informative(g)]
             groups = kept or groups
-        errors = [(sc.error, sa.id) for g in groups for sc, sa in zip(g.scores, g.samples, strict=True) if sc.total is None]
+        errors = [
+            (sc.error, sa.id) for g in groups for sc, sa in zip(g.scores, g.samples, strict=True) if sc.total is None
+        ]
         if len(errors) > UNGRADED_LIMIT * sum(len(g.samples) for g in groups):
             raise RunError(
                 f"{len(errors)} of {sum(len(g.samples) for g in groups)} samples could not be graded; the first, {errors[0][1]}: "
@@ -197,7 +215,16 @@ class Trainer:
         row, began = {}, time.monotonic()
         sampling = Sampling(temperature=0.6, top_p=0.95, max_tokens=self.section.sampling.max_tokens)
         for name, problems in self.checks.items():
-            groups = ask(self.engine, self.tokenizer, self.task.tasks[name], problems, 2, sampling, self.stage.seed, self.template)
+            groups = ask(
+                self.engine,
+                self.tokenizer,
+                self.task.tasks[name],
+                problems,
+                2,
+                sampling,
+                self.stage.seed,
+                self.template,
+            )
             right = [s.parts["accuracy"] for g in groups for s in g.scores if "accuracy" in s.parts]
             row[f"val/{name}/accuracy"] = float(np.mean(right))
             row[f"val/{name}/mean_length"] = float(np.mean([len(s.ids) for g in groups for s in g.samples]))
@@ -205,7 +232,7 @@ class Trainer:
         return row | {"time/evaluate": time.monotonic() - began}
 
     def run(self) -> None:
-        """    task -> prompt -> rollout -> reward -> advantage -> update -> checkpoint -> probe"""
+        """task -> prompt -> rollout -> reward -> advantage -> update -> checkpoint -> probe"""
         s, stage, learner = self.section, self.stage, self.learner
         self.clock = dict.fromkeys(("time/sample", "time/reward", "time/score", "time/update"), 0.0)
         self.engine.load(learner.policy.named_weights(), learner.steps)
@@ -230,7 +257,9 @@ class Trainer:
                 self.clock, told = dict.fromkeys(self.clock, 0.0), {}
                 if learner.steps - first + 1 == s.steps_per_generation:
                     self.engine.load(learner.policy.named_weights(), learner.steps)
-                    if s.eval_steps and (learner.steps // s.eval_steps > (first - 1) // s.eval_steps or learner.steps >= s.max_steps):
+                    if s.eval_steps and (
+                        learner.steps // s.eval_steps > (first - 1) // s.eval_steps or learner.steps >= s.max_steps
+                    ):
                         row |= self.probe()
                 self.record(row | {"time/step": time.monotonic() - began})
                 began = time.monotonic()
@@ -254,7 +283,9 @@ class Trainer:
         stage, s = self.stage, self.section
         with stage.checkpoint(self.learner.steps) as folder:
             save_policy(folder, self.learner.policy, self.tokenizer)
-            self.learner.save(folder / "training.safetensors", **({"reference": self.reference} if self.reference else {}))
+            self.learner.save(
+                folder / "training.safetensors", **({"reference": self.reference} if self.reference else {})
+            )
             write_json(folder / "state.json", {"step": self.learner.steps, "cursor": self.cursor, "best": self.best})
         stage.prune_checkpoints(2)
         stage.prune_rollouts(s.keep, self.learner.steps, s.eval_steps)
@@ -269,14 +300,17 @@ def rl(
     task: Mixture,
     grade: Grade,
     template: str = "mini",
+    continue_from: Artifact | None = None,
     show: Show = lambda _: None,
 ) -> Artifact:
-    """Train `start` by reinforcement; ends with `model/`."""
+    """Train `start` by reinforcement; ends with `model/`.
+
+    A change of phase (a longer length cap, say) is a new stage with `continue_from`, the artifact of the one before: it
+    goes on with its weights, optimizer, reference, data cursor and step count; `max_steps` counts both.
+    """
     assert start is not None
-    trainer = Trainer(stage, section, start, task, grade, template, show)
+    trainer = Trainer(stage, section, start, task, grade, template, show, continue_from)
     trainer.run()
     with write_folder(stage.dir / "model") as folder:
         save_policy(folder, trainer.learner.policy, trainer.tokenizer)
     return Artifact("weights", stage.dir / "model", meta={"steps": trainer.learner.steps})
-
-
