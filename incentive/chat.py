@@ -22,9 +22,7 @@ _R1_ZERO = (
 )
 _MINI = "User: {prompt}\nAssistant:"
 
-_WELL_FORMED = re.compile(
-    rf"\s*{THINK}(?P<think>.*?){END_THINK}\s*{ANSWER}(?P<answer>.*?){END_ANSWER}\s*", re.DOTALL
-)
+_WELL_FORMED = re.compile(rf"\s*{THINK}(?P<think>.*?){END_THINK}\s*{ANSWER}(?P<answer>.*?){END_ANSWER}\s*", re.DOTALL)
 
 
 def render(template: str, prompt: str | list[dict[str, str]], tokenizer: Any = None) -> str:
@@ -55,14 +53,17 @@ def split(text: str) -> tuple[str, str | None]:
     """
     head, sep, tail = text.rpartition(END_THINK)
     thinking = (head if sep else text.partition(ANSWER)[0]).replace(THINK, "").strip()
-    found = re.findall(rf"{ANSWER}(.*?){END_ANSWER}", tail, re.DOTALL)
+    closed = tail.partition(THINK)[0].split(END_ANSWER)[:-1]  # a thought that is opened again and not closed is thinking
+    found = [part.partition(ANSWER)[2] for part in closed if ANSWER in part]
     return thinking, found[-1].strip() if found else None
 
 
 def well_formed(text: str) -> bool:
     """Exactly one thinking block, then exactly one answer block, and nothing else (paper 2: format reward)."""
+    if any(text.count(tag) != 1 for tag in TAGS):  # first: on many tags the pattern would take long
+        return False
     found = _WELL_FORMED.fullmatch(text)
-    return bool(found) and all(text.count(tag) == 1 for tag in TAGS) and bool(found["answer"].strip())
+    return found is not None and bool(found["answer"].strip())
 
 
 def perfect(thinking: str, answer: str) -> str:

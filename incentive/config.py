@@ -37,8 +37,10 @@ class Model(Section):
 
 
 class Optim(Section):
-    """AdamW. The paper gives the learning rate only (3e-6); the rest is our choice."""
+    """The paper gives the learning rate only (3e-6); the rest is our choice."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: Muon (Jordan et al. 2024) for the hidden matrices and AdamW for the rest; nearly twice as fast in pretraining."""
     learning_rate: float = Field(3e-6, gt=0)
     lr_scheduler_type: Literal["constant", "cosine", "linear"] = "constant"
     min_lr_ratio: float = Field(0.1, ge=0, le=1)
@@ -77,7 +79,9 @@ class Pretrain(Section):
     """A base model from nothing: a corpus of made-up documents, a tokenizer, next-token prediction."""
 
     model: Model = Model()
-    optim: Optim = Optim(learning_rate=4e-3, lr_scheduler_type="cosine", warmup_steps=100, weight_decay=0.1)
+    optim: Optim = Optim(
+        optimizer="muon", learning_rate=6e-3, lr_scheduler_type="cosine", min_lr_ratio=0.05, warmup_steps=50, weight_decay=0.1
+    )
     learner: Learner = Learner(tokens_per_micro_batch=8192)
     documents: int = Field(600_000, gt=0)
     """Documents in the corpus; each is seen once."""

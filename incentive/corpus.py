@@ -14,12 +14,18 @@ from random import Random
 
 from incentive import chat
 from incentive.records import hash64, split_of
+from incentive.tasks.arithmetic import Arithmetic
 from incentive.tasks.countdown import LIMIT, Chain, Countdown, as_expression, random_chain
 from incentive.tasks.expression import OPS
 from incentive.tasks.logic import ASSIGNMENTS, NAMES, Logic, Statement, fits
-from incentive.tasks.arithmetic import Arithmetic
 
-TURNS = ((" wait\n", 0.6), (" retry\n", 0.1), (" but\n", 0.1), (" hmm\n", 0.1), ("\n", 0.1))  # how a writer starts again
+TURNS = (
+    (" wait\n", 0.6),
+    (" retry\n", 0.1),
+    (" but\n", 0.1),
+    (" hmm\n", 0.1),
+    ("\n", 0.1),
+)  # how a writer starts again
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,9 @@ class _Solver:
             tries = wrong[: 1 + int(rng.random() * 4)]
             if good:
                 tries = [*tries, right]
-            return _form(rng, "".join((_pick(rng, TURNS) if i else "") + t[0] for i, t in enumerate(tries)), tries[-1][2])
+            return _form(
+                rng, "".join((_pick(rng, TURNS) if i else "") + t[0] for i, t in enumerate(tries)), tries[-1][2]
+            )
         verdict = self.say(good)  # one try and a check, whatever it says
         if verdict == "yes":
             return _form(rng, f"{work}{check}yes", answer)

@@ -23,17 +23,26 @@ from incentive.model.logp import token_logp
 from incentive.records import Example
 
 Loss = Callable[[Outputs, Batch], tuple[Tensor, dict[str, Tensor]]]
+SMALLEST = 1024  # tokens; a micro-batch below it is not worth a pass of its own
 STREAMS = ("weight", "advantage", "old_logp", "ref_logp", "sampler_logp")
 
 
 def micro_batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
-    """Indices of rows, longest first, cut so that rows times the longest row stays within the budget of tokens."""
+    """Indices of rows, longest first, cut so that rows times the longest row stays within the budget of tokens.
+
+    A cut is also made where rows have become a fifth shorter than the first: padding costs more than a further pass.
+    """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     at = 0
     while at < len(order):
-        rows = max(1, budget // lengths[order[at]])
-        yield order[at : at + rows]
-        at += rows
+        longest = lengths[order[at]]
+        end = min(len(order), at + max(1, budget // longest))
+        for short in range(at + SMALLEST // longest + 1, end):
+            if lengths[order[short]] < 0.8 * longest:
+                end = short
+                break
+        yield order[at:end]
+        at = end
 
 
 def collate(examples: list[Example], device: str = "cpu") -> Batch:
@@ -74,12 +83,25 @@ class Learner:
 
     def __init__(self, policy: Policy, optim: Optim, config: LearnerConfig, total_steps: int):
         self.policy, self.optim, self.config, self.total_steps = policy, optim, config, total_steps
-        matrices = [p for p in policy.parameters() if p.dim() >= 2]
-        rest = [p for p in policy.parameters() if p.dim() < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": rest, "weight_decay": 0.0}],
-            lr=optim.learning_rate, betas=(optim.adam_beta1, optim.adam_beta2), eps=1e-8, foreach=True,
-        )  # fmt: skip
+        hidden = [p for n, p in policy.named_parameters() if p.dim() == 2 and "embed" not in n and "head" not in n]
+        by_muon = {id(p) for p in hidden} if optim.optimizer == "muon" else set()
+        matrices = [p for p in policy.parameters() if p.dim() >= 2 and id(p) not in by_muon]
+        vectors = [p for p in policy.parameters() if p.dim() < 2]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+                lr=optim.learning_rate,
+                betas=(optim.adam_beta1, optim.adam_beta2),
+                eps=1e-8,
+                foreach=True,
+            )
+        ]
+        if by_muon:
+            self.optimizers.append(
+                torch.optim.Muon(
+                    hidden, lr=optim.learning_rate, weight_decay=optim.weight_decay, adjust_lr_fn="match_rms_adamw"
+                )
+            )
         self.steps = 0
 
     def learning_rate(self, step: int) -> float:
@@ -103,7 +125,7 @@ class Learner:
         Raises:
             FloatingPointError: the loss or the gradient is NaN or infinite; the weights are left as they were.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        self.policy.zero_grad(set_to_none=True)
         total, sums, tokens = 0.0, {}, sum(int(e.mask.sum()) for e in examples)
         for rows in micro_batches([len(e.ids) for e in examples], self.config.tokens_per_micro_batch):
             batch = collate([examples[i] for i in rows], self.config.device)
@@ -116,9 +138,10 @@ class Learner:
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise FloatingPointError(f"step {self.steps + 1}: loss {total}, gradient norm {norm}")
         rate = self.learning_rate(self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
         self.steps += 1
         return {
             "loss": total,
@@ -149,8 +172,8 @@ class Learner:
         for name, other in more.items():
             tensors |= {f"{name}.{n}": p.detach() for n, p in other.named_parameters()}
         for n, p in self.policy.named_parameters():
-            for key, x in self.optimizer.state.get(p, {}).items():
-                tensors[f"optimizer.{key}.{n}"] = x
+            for optimizer in self.optimizers:
+                tensors |= {f"optimizer.{key}.{n}": x for key, x in optimizer.state.get(p, {}).items()}
         save_file({k: v.contiguous().clone() for k, v in tensors.items()}, file, metadata={"steps": str(self.steps)})
 
     @torch.no_grad()
@@ -159,10 +182,11 @@ class Learner:
         for name, module in {"policy": self.policy, **more}.items():
             for n, p in module.named_parameters():
                 p.copy_(tensors[f"{name}.{n}"])
-        for n, p in self.policy.named_parameters():
-            self.optimizer.state[p] = {
-                key: tensors[f"optimizer.{key}.{n}"]
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"optimizer.{key}.{n}" in tensors
-            }
+        for optimizer in self.optimizers:
+            owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            for n, p in self.policy.named_parameters():
+                prefix, suffix = "optimizer.", f".{n}"
+                state = {k[len(prefix) : -len(suffix)]: x for k, x in tensors.items() if k.startswith(prefix) and k.endswith(suffix)}
+                if id(p) in owned and state:
+                    optimizer.state[p] = {k: x for k, x in state.items() if "." not in k}
         self.steps = steps

@@ -6,6 +6,7 @@ A value is a finite float, or None where the sample could not be graded. Whateve
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable
 
@@ -45,34 +46,49 @@ def shipped(check: Callable[[Problem, str], bool]) -> dict[str, Reward]:
     return {"accuracy": accuracy(check), "format": format_, "coin": coin}
 
 
+def _print(s: Sample) -> tuple[object, ...]:
+    """All of a sample that a careless reward could change."""
+    return id(s), s.text, s.ids.tobytes(), s.mask.tobytes(), s.sampler_logp.tobytes()
+
+
 def _values(name: str, reward: Reward, problem: Problem, samples: list[Sample]) -> list[float | None] | str:
     """The reward's values, checked; a text where it raised.
 
     Raises:
         RewardError: wrong count, a value that is no finite float, or samples that were changed.
     """
-    before = [(s.text, s.ids.tobytes()) for s in samples]
+    before = [_print(s) for s in samples]
+    fault, values = None, None
     try:
         values = reward(problem, samples)
     except Exception as error:  # a broken verifier is data, and the caller counts it
-        return f"{name}: {type(error).__name__}: {error}"
-    if [(s.text, s.ids.tobytes()) for s in samples] != before:
+        fault = f"{name}: {type(error).__name__}: {error}"
+    if [_print(s) for s in samples] != before:
         raise RewardError(f"reward {name!r} changed its samples (problem {problem.id}); a reward must only read them")
+    if fault is not None:
+        return fault
     if not isinstance(values, list | tuple) or len(values) != len(samples):
         got = f"{len(values)} values" if isinstance(values, list | tuple) else type(values).__name__
         raise RewardError(f"reward {name!r} returned {got} for {len(samples)} samples (problem {problem.id})")
     for sample, v in zip(samples, values, strict=True):
         if v is not None and (isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v)):
-            raise RewardError(f"reward {name!r} returned {v!r} for sample {sample.id}; return a finite float, or None if ungradable")
+            raise RewardError(
+                f"reward {name!r} returned {v!r} for sample {sample.id}; return a finite float, or None if ungradable"
+            )
     return [None if v is None else float(v) for v in values]
 
 
 def each(rewards: dict[str, Reward], weights: dict[str, float]) -> Grade:
     """Grade with every reward and add them up by weight; a sample that one of them could not grade has no total.
 
-    Raises (when called):
-        RewardError: see `_values`.
+    Raises:
+        RewardError: a weight names no reward; when called, see `_values`.
     """
+    for name in weights:
+        if name not in rewards:
+            near = difflib.get_close_matches(name, rewards, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(rewards)}"
+            raise RewardError(f"unknown reward {name!r}; {hint}")
 
     def grade(problem: Problem, samples: list[Sample]) -> list[Score]:
         parts: list[dict[str, float]] = [{} for _ in samples]
@@ -87,7 +103,8 @@ def each(rewards: dict[str, Reward], weights: dict[str, float]) -> Grade:
                 else:
                     parts[i][name] = values[i]
         return [
-            Score(None if e else sum(weights[n] * v for n, v in p.items()), p, e) for p, e in zip(parts, errors, strict=True)
+            Score(None if e else sum(weights[n] * v for n, v in p.items()), p, e)
+            for p, e in zip(parts, errors, strict=True)
         ]
 
     return grade

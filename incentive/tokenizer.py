@@ -17,7 +17,9 @@ from incentive import chat
 END, PAD = "<|end|>", "<|pad|>"
 
 
-def train(texts: Iterable[str], vocab_size: int, digits: Literal["together", "apart"], context: int) -> PreTrainedTokenizerBase:
+def train(
+    texts: Iterable[str], vocab_size: int, digits: Literal["together", "apart"], context: int
+) -> PreTrainedTokenizerBase:
     """A tokenizer of exactly `vocab_size` tokens at most, as transformers and vLLM load it."""
     number = r"\d{2}|\d" if digits == "together" else r"\d"
     tokenizer = Tokenizer(models.BPE())

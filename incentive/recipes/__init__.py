@@ -1,0 +1,285 @@
+"""Recipes: plain functions that return settings, with a pipeline that composes stages from them.
+
+A recipe is named, or is a TOML file, or a Python file of the user's. In a notebook:
+
+    from incentive.recipes import run
+    summary = run("zero-mini", "runs/mine", seed=1, rl={"max_steps": 20})
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import inspect
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from incentive import config
+from incentive.config import ConfigError
+from incentive.recipes import base, zero
+from incentive.recipes.base import Pipeline, Recipe, Show, near
+from incentive.run import Interrupt, Run, RunError, Stopped, stored_config
+
+RECIPES: dict[str, tuple[Callable[[], dict[str, Any]], Pipeline]] = {
+    "zero-mini": (zero.zero_mini, zero.pipeline),
+    "zero-arithmetic": (zero.zero_arithmetic, zero.pipeline),
+    "zero-logic": (zero.zero_logic, zero.pipeline),
+    "zero-tiny": (zero.zero_tiny, zero.pipeline),
+    "base-mini": (base.base_mini, base.pipeline),
+    "paper": (zero.paper, zero.pipeline),
+}
+STAGES = {zero.pipeline: ("before", "zero", "after"), base.pipeline: ("base",)}
+
+
+def load(name: str) -> Recipe:
+    """The recipe of a name, a .toml file or a .py file.
+
+    Raises:
+        ConfigError: there is none, or the file is broken.
+    """
+    if name in RECIPES:
+        make, pipeline = RECIPES[name]
+        return Recipe(name, {"recipe": name, **make()}, pipeline, inspect.getdoc(make) or "")
+    path = Path(name)
+    if path.suffix in (".toml", ".py"):
+        if not path.is_file():
+            raise ConfigError(f"{name}: no such file")
+        return _from_toml(path) if path.suffix == ".toml" else _from_python(path)
+    raise ConfigError(f"unknown recipe {name!r}{near(name, RECIPES)}\nRecipes: {', '.join(RECIPES)}, or a .toml or .py file.")
+
+
+def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on top of `under`, section by section. A table that is no section (shares, weights) is replaced whole."""
+    whole = ("tasks", "rewards")
+    return {
+        **under,
+        **{
+            k: merge(under[k], v) if isinstance(v, dict) and isinstance(under.get(k), dict) and k not in whole else v
+            for k, v in over.items()
+        },
+    }
+
+
+def _by_sections(data: dict[str, Any]) -> Pipeline:
+    return base.pipeline if data.get("pretrain") is not None and data.get("rl") is None else zero.pipeline
+
+
+def _from_toml(path: Path) -> Recipe:
+    """Settings on top of the recipe that `recipe = "..."` names, or by themselves."""
+    data = config.load_toml(path)
+    named = data.get("recipe")
+    if named is None:
+        return Recipe(str(path), {"recipe": str(path), **data}, _by_sections(data))
+    if not isinstance(named, str) or Path(named).suffix == ".toml":
+        raise ConfigError(f"{path}: recipe = {named!r}: name a shipped recipe or a .py file")
+    under = load(named)
+    return Recipe(named, merge(under.data, data), under.pipeline, under.doc, under.tasks, under.rewards)
+
+
+def _from_python(path: Path) -> Recipe:
+    """A file of the user's: `tasks`, `rewards`, `recipe()` and `pipeline(run, show)`, each optional."""
+    spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # so that dataclasses and pickling in it work
+    make = None
+    try:
+        spec.loader.exec_module(module)
+        tasks, rewards = _named(module, "tasks"), _named(module, "rewards")
+        make = getattr(module, "recipe", None)
+        if make is None and not tasks:
+            raise ConfigError("defines neither recipe() nor tasks")
+        data = make() if make else zero.zero(dict.fromkeys(tasks, 1.0))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except Exception as error:  # the user's code, so any kind
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(path.name)]
+        line = error.lineno if isinstance(error, SyntaxError) else (lines or ["?"])[-1]
+        raise ConfigError(f"{path}:{line}: {type(error).__name__}: {error}") from error
+    if isinstance(data, config.Run):
+        data = data.model_dump(mode="json", exclude_none=True)
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: recipe() returned {type(data).__name__}; return a dict of settings or a config.Run")
+    own = getattr(module, "pipeline", None)
+    pipeline: Pipeline = (lambda run, show, _: own(run, show)) if own else _by_sections(data)
+    doc = inspect.getdoc(make) if make else module.__doc__
+    return Recipe(str(path), {**data, "recipe": str(path)}, pipeline, doc or "", tasks, rewards)
+
+
+def _named(module: Any, what: str) -> dict[str, Any]:
+    """`tasks` or `rewards` of a user's file: a dict, or a list whose items have a name."""
+    found = getattr(module, what, {})
+    if isinstance(found, list | tuple):
+        found = {getattr(x, "name", getattr(x, "__name__", "")): x for x in found}
+    if not isinstance(found, dict) or "" in found:
+        raise ConfigError(f"{what} is a dict by name, or a list of objects with a name")
+    if what == "tasks":
+        for name, task in found.items():
+            lacking = [m for m in ("problem", "check", "gold", "vote_key") if not callable(getattr(task, m, None))]
+            if lacking:
+                raise ConfigError(f"task {name!r} lacks {', '.join(m + '()' for m in lacking)}; see incentive/tasks/base.py")
+    return found
+
+
+def resolve(
+    recipe: Recipe,
+    sets: list[str] = [],  # noqa: B006  read only
+    seed: int | None = None,
+    stored: dict[str, Any] | None = None,
+) -> config.Run:
+    """The settings of a start: the recipe's, or on resume the stored ones, then the seed, then each `a.b=c`.
+
+    Raises:
+        ConfigError: a key is unknown or a value is wrong.
+    """
+    data = dict(stored or recipe.data)
+    if stored and Path(recipe.name).is_file() and Path(str(stored.get("recipe"))).is_file():
+        if os.path.samefile(recipe.name, str(stored["recipe"])):
+            data["recipe"] = stored["recipe"]  # one file, however its path is written
+    if seed is not None:
+        data["seed"] = seed
+    return config.build(config.with_overrides(data, sets))
+
+
+def settle(threads: int) -> None:
+    """Threads and determinism, before the first tensor."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # would cost time; nothing reads such memory
+
+
+def _set_aside(run: Run, names: list[str]) -> None:
+    """Put stages and all that follow from them aside under a name that the memo does not look for."""
+    known: dict[str, tuple[str, str]] = {}  # stage -> (its artifact's key, its own description)
+    for file in run.dir.glob("*/stage.json"):
+        if ".old-" not in file.parent.name:
+            done = file.parent / "done.json"
+            key = json.loads(done.read_text(encoding="utf-8"))["artifact"] if done.exists() else ""
+            known[file.parent.name] = (key, file.read_text(encoding="utf-8"))
+    for name in names:
+        if name not in known:
+            choices = ", ".join(sorted(known)) or "none yet"
+            raise RunError(f"--rerun {name}: no such stage in {run.dir}{near(name, known)}\nStages: {choices}.")
+    chosen = set(names)
+    while more := {
+        n for n, (_, of) in known.items() if n not in chosen and any(known[c][0] and known[c][0] in of for c in chosen)
+    }:
+        chosen |= more
+    for name in sorted(chosen):
+        n = 1
+        while (aside := run.dir / f"{name}.old-rerun{n}").exists():
+            n += 1
+        (run.dir / name).rename(aside)
+        run.say(f"{name}: runs anew, what was made is kept in {aside}")
+
+
+@contextlib.contextmanager
+def _tidy(directory: Path) -> Iterator[None]:
+    """Take back a run directory made by a start that failed before it did anything, so that the same command works."""
+    used = (directory / "run.json").exists()
+    there = directory.is_dir()
+    before = {p.name for p in directory.iterdir()} if there else set()
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception:
+        made = (found for what in ("metrics.jsonl", "rollouts/*", "corpus/*") for found in directory.glob(f"*/{what}"))
+        if not used and (directory / "run.json").exists() and not any(made):
+            for p in directory.iterdir():
+                if p.name not in before:
+                    shutil.rmtree(p) if p.is_dir() else p.unlink()
+            if not there:
+                directory.rmdir()
+        raise
+
+
+def launch(
+    recipe: Recipe,
+    settings: config.Run,
+    directory: Path,
+    resume: bool = False,
+    rerun: list[str] = [],  # noqa: B006  read only
+    plain: bool | None = None,
+) -> tuple[dict[str, Any], Path | None]:
+    """Run a recipe in a directory: (summary, where the report lies).
+
+    Raises:
+        Stopped: the user asked to stop; it is saved, and the message says how to go on.
+        RunError, ConfigError, CheckpointError, RewardError: the user's to mend.
+    """
+    from incentive import live
+
+    settle(settings.threads)
+    if recipe.pipeline is zero.pipeline:
+        zero.parts(recipe, settings)  # what is missing is said before anything is written
+    with (
+        _tidy(directory),
+        Interrupt() as interrupt,
+        live.View(settings, directory, interrupt, plain) as view,
+        Run.open(directory, settings, resume, interrupt, view.say) as run,
+    ):
+        if rerun:
+            _set_aside(run, rerun)
+        summary = recipe.pipeline(run, view.show, recipe)
+        run.finish(summary)
+        report = write_report(directory, view.say)
+        view.close()
+        view.tell(live.learned(summary, directory, report))
+    return summary, report
+
+
+def write_report(directory: Path, say: Callable[[str], None] = print) -> Path | None:
+    """The report of a run; its absence or a fault in it must not fail a run that is done."""
+    try:
+        from incentive.report import write_report as write
+    except ImportError:
+        return None
+    try:
+        return write(directory)
+    except Exception as error:  # the run is done and saved
+        say(f"warning: the report could not be written: {type(error).__name__}: {error}\n"
+            f"Everything it needs is in {directory}; try again with: incentive report {directory}")  # fmt: skip
+        return None
+
+
+def run(
+    recipe: str,
+    run_dir: str | Path | None = None,
+    *,
+    seed: int | None = None,
+    resume: bool = False,
+    plain: bool | None = None,
+    **overrides: Any,
+) -> dict[str, Any]:
+    """Run a recipe from Python or a notebook; returns the summary.
+
+    Args:
+        run_dir: by default runs/<recipe>.
+        overrides: settings on top of the recipe's, `rl={"max_steps": 20}`, `base="my-model"`.
+    """
+    found = load(recipe)
+    directory = Path(run_dir or default_dir(recipe))
+    stored = stored_config(directory) if resume else None
+    plain_over = {k: v.model_dump(mode="json") if hasattr(v, "model_dump") else v for k, v in overrides.items()}
+    settings = resolve(found, [], seed, merge(stored or found.data, plain_over))
+    return launch(found, settings, directory, resume, plain=plain)[0]
+
+
+def default_dir(recipe: str) -> Path:
+    return Path("runs") / Path(recipe).stem
+
+
+__all__ = ["RECIPES", "Recipe", "Show", "launch", "load", "merge", "resolve", "run"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from random import Random
 
 from incentive.records import Problem, Split, hash64
 from incentive.tasks.arithmetic import Arithmetic
 from incentive.tasks.base import Task
 from incentive.tasks.countdown import Countdown
+from incentive.tasks.jsonl import Jsonl, TaskError
 from incentive.tasks.logic import Logic
 
 SHIPPED: dict[str, Task] = {
@@ -22,6 +24,21 @@ SHIPPED: dict[str, Task] = {
         Logic(),
     )
 }
+
+
+def find(name: str) -> Task:
+    """The shipped task of that name or, where it ends in `.jsonl`, the problems of that file.
+
+    Raises:
+        TaskError: there is no such task, or the file cannot be used.
+    """
+    if name in SHIPPED:
+        return SHIPPED[name]
+    if name.endswith(".jsonl"):
+        return Jsonl(name)
+    near = difflib.get_close_matches(name, SHIPPED, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(SHIPPED)}, or a file that ends in .jsonl"
+    raise TaskError(f"unknown task {name!r}; {hint}")
 
 
 class Mixture:

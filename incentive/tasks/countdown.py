@@ -82,7 +82,11 @@ class Countdown:
 
     def check(self, problem: Problem, answer: str) -> bool:
         tree = parse(answer)
-        return tree is not None and sorted(leaves(tree)) == sorted(problem.tags["numbers"]) and value(tree) == problem.tags["target"]
+        return (
+            tree is not None
+            and sorted(leaves(tree)) == sorted(problem.tags["numbers"])
+            and value(tree) == problem.tags["target"]
+        )
 
     def gold(self, problem: Problem) -> str:
         return problem.answer

@@ -82,7 +82,14 @@ def canonical(tree: Tree) -> str:
     """One text for expressions that differ only in spaces, brackets and the order of `+` and `*` operands."""
     if isinstance(tree, int):
         return str(tree)
-    op, left, right = tree[0], canonical(tree[1]), canonical(tree[2])
-    if op != "-":
-        left, right = sorted((left, right))
-    return f"({left}{op}{right})"
+    op, left, right = tree
+    if op == "-":
+        return f"({canonical(left)}-{canonical(right)})"
+    return f"({op.join(sorted(map(canonical, _operands(tree, op))))})"
+
+
+def _operands(tree: Tree, op: str) -> list[Tree]:
+    """The operands of a chain of one operator, however it is bracketed."""
+    if isinstance(tree, int) or tree[0] != op:
+        return [tree]
+    return _operands(tree[1], op) + _operands(tree[2], op)

@@ -1,0 +1,3 @@
+from incentive.cli import main
+
+main()

@@ -1,0 +1,454 @@
+"""What a user sees while a run works: a panel that redraws on a terminal, plain lines anywhere else.
+
+It is fed by `show(event)` from the stages and must never change what they compute. On a terminal that can draw, the
+panel holds progress, curves, a sample thought, cost and the doctor's findings; else one ASCII line a step. A closed
+pipe asks the run to save and stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incentive import config
+from incentive.ledger import duration
+from incentive.run import Interrupt
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from incentive.records import Group, Sample
+
+BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
+REDRAW, LINE = 0.25, 3.0  # seconds between redraws of the panel, between plain lines within a phase
+MARKS = {"ok": "ok  ", "warn": "warn", "stop": "STOP"}
+
+
+def ascii_only(stream: Any = None) -> bool:
+    """Whether the stream or the locale can show ASCII alone. (Python turns UTF-8 on under LC_ALL=C; terminals do not.)"""
+    encoding = str(getattr(stream or sys.stdout, "encoding", None) or "ascii").lower()
+    locale = next((v for k in ("LC_ALL", "LC_CTYPE", "LANG") if (v := os.environ.get(k))), "")
+    return "utf" not in encoding or locale in ("C", "POSIX")
+
+
+def rich_terminal(plain: bool | None = None) -> bool:
+    """Whether to draw: a terminal that can, and nobody asked for plain lines."""
+    if plain is not None:
+        return not plain
+    quiet = os.environ.get("CI") or os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
+    return sys.stdout.isatty() and not quiet and not ascii_only()
+
+
+def printable(text: str, ascii_: bool = False) -> str:
+    """A model's text without control characters: it must not drive the terminal."""
+    clean = "".join(c if c == "\n" or c.isprintable() else "?" for c in text)
+    return clean.encode("ascii", "replace").decode() if ascii_ else clean
+
+
+def sparkline(values: Sequence[float], width: int, low: float, high: float | None = None, bars: str = BARS) -> str:
+    """The last character is the latest value; more values than `width` are averaged in equal shares."""
+    if not values:
+        return ""
+    if len(values) > width:
+        cuts = [round(i * len(values) / width) for i in range(width + 1)]
+        values = [sum(values[a:b]) / (b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+    span = (max(values) if high is None else high) - low
+    levels = [min(1.0, max(0.0, (v - low) / span)) if span > 0 else 0.0 for v in values]
+    return "".join(bars[round(x * (len(bars) - 1))] for x in levels)
+
+
+def pick(groups: list[Group]) -> tuple[str, Sample, bool] | None:
+    """(problem, sample, right) to show: of the first eight groups the right answer that reflects most, then the shortest."""
+    from incentive import chat, measure
+
+    best: tuple[tuple[bool, int, int], str, Sample, bool] | None = None
+    for g in groups[:8]:
+        prompt = g.problem.prompt if isinstance(g.problem.prompt, str) else g.problem.prompt[-1]["content"]
+        for sample, score in zip(g.samples, g.scores, strict=True):
+            right = score.parts.get("accuracy", 0.0) > 0
+            rank = (right, min(measure.reflections(chat.split(sample.text)[0]), 6), -len(sample.ids))
+            if best is None or rank > best[0]:
+                best = (rank, prompt, sample, right)
+    return best and (best[1], best[2], best[3])
+
+
+class View:
+    """The live view of one run. `show` takes the stages' events, `say` their messages; both may be called at any time.
+
+    Args:
+        interrupt: asked to stop the run where the output is closed.
+        plain: lines in place of the panel; by default whatever the terminal can.
+    """
+
+    def __init__(
+        self, settings: config.Run, directory: Path, interrupt: Interrupt | None = None, plain: bool | None = None
+    ):
+        self.settings, self.dir, self.interrupt = settings, directory, interrupt
+        self.ascii, self.draws = ascii_only(), rich_terminal(plain)
+        self.began, self.shown, self.closed = time.monotonic(), 0.0, False
+        self.before = 0.0  # seconds of earlier starts
+        self.stage, self.phase = "", ""
+        self.done = self.total = self.first = 0
+        self.phase_began = self.began
+        self.rows: list[dict[str, Any]] = []
+        self.step, self.steps = 0, settings.rl.max_steps if settings.rl else 0
+        self.thought: tuple[str, Sample, bool] | None = None
+        self.thought_step = 0
+        self.findings: list[Any] = []
+        self.doctor: Any = None
+        self._live: Any = None
+        self._console: Console | None = None
+
+    def __enter__(self) -> View:
+        if self.draws:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._console = Console()
+            # no refresh thread: the training's two cores are its own
+            self._live = Live(console=self._console, auto_refresh=False, redirect_stderr=False, redirect_stdout=False)
+            with self._guarded():
+                self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the last panel on the screen and draw no more."""
+        if self._live is not None:
+            live, self._live = self._live, None
+            with self._guarded():
+                live.stop()
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Any:
+        """A reader that went away ends the output, and asks the run to save and stop; it is no error."""
+        try:
+            yield
+        except BrokenPipeError:
+            self.closed, self._live = True, None
+            silence()
+            if self.interrupt is not None:
+                self.interrupt.requested = True
+
+    # words
+
+    def say(self, text: str) -> None:
+        """A message of the run, above the panel or on stderr."""
+        if self._live is not None and self._console is not None:
+            with self._guarded():
+                self._console.print(printable(text), markup=False, highlight=False)
+        else:
+            with contextlib.suppress(OSError, ValueError):
+                print(printable(text, self.ascii), file=sys.stderr, flush=True)
+
+    def tell(self, lines: list[str]) -> None:
+        """Lines of a result, on stdout."""
+        if self.closed:
+            return
+        with self._guarded():
+            for line in lines:
+                print(printable(line, self.ascii))
+            sys.stdout.flush()
+
+    # events
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Take a stage's event. Never raises for what it is given: a view must not end a run."""
+        if self.closed:
+            return
+        phase, now = str(event.get("phase", "")), time.monotonic()
+        changed = phase != self.phase and phase != "step"
+        if phase == "begin":
+            self._begin(event)
+        elif phase == "preflight":
+            self._preflight(event["findings"])
+            return
+        elif phase == "rollout":
+            self.thought, self.thought_step = pick(event["groups"]), event.get("step", 0)
+            return
+        elif phase == "step":
+            self._step(event)
+            return
+        if changed:
+            self.phase, self.phase_began, self.first = phase, now, int(event.get("done", 0))
+        self.done, self.total = int(event.get("done", 0)), int(event.get("total", 0))
+        self.step = int(event.get("step", self.step))
+        if phase == "pretrain":
+            self.rows.append(event)
+            del self.rows[:-500]
+        if self._live is not None:
+            self.redraw(force=changed)
+        elif phase != "begin" and self.total and (now - self.shown >= LINE or self.done == self.total):
+            if not self.stage == "zero":
+                self.shown = now
+                self._line(self._progress())
+
+    def _begin(self, event: dict[str, Any]) -> None:
+        self.stage, self.rows, self.done, self.total = event["stage"], [], 0, 0
+        path = event.get("metrics")
+        if path is not None and path.exists():  # a resumed run: its curves go on
+            for line in path.read_bytes().splitlines():
+                with contextlib.suppress(ValueError):
+                    self.rows.append(json.loads(line))
+            kept = [int(p.name[5:]) for p in path.parent.glob("checkpoints/step-*") if p.name[5:].isdigit()]
+            last = max(kept, default=-1)
+            self.rows = [r for r in self.rows if r.get("step", 0) <= last]
+            self.step = max(last, 0)
+            self.before = sum(_seconds(r) for r in self.rows)
+
+    def _preflight(self, findings: list[Any]) -> None:
+        lines = ["preflight"]
+        for f in findings:
+            advice = f"; {f.advice}" if f.advice and f.level != "ok" else ""
+            lines.append(f"  {MARKS.get(f.level, f.level)}  {f.what}{advice}")
+        if self._live is not None and self._console is not None:
+            with self._guarded():
+                for line, style in zip(lines, ["bold", *(_STYLES.get(f.level, "") for f in findings)], strict=True):
+                    self._console.print(printable(line), style=style, markup=False, highlight=False)
+        else:
+            self.tell(lines)
+
+    def _step(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        self.step, self.steps, self.phase = int(row["step"]), int(row.get("total", self.steps)), ""
+        self._examine(row)
+        if self._live is not None:
+            self.redraw(force=True)
+        else:
+            self._line(self._plain_step(row))
+
+    def _examine(self, row: dict[str, Any]) -> None:
+        """Ask the doctor; what it found is shown once a step, new findings as lines where nothing is drawn."""
+        if self.doctor is None:
+            try:
+                from incentive.guard import Doctor
+            except ImportError:
+                return
+            self.doctor = Doctor()
+        found = list(self.doctor.see({k: v for k, v in row.items() if k not in ("phase", "total")}))
+        if self._live is None:
+            known = {f.what for f in self.findings}
+            self.tell([f"doctor: {f.what}; {f.advice}" for f in found if f.what not in known])
+        self.findings = (found + [f for f in self.findings if f.what not in {g.what for g in found}])[:3]
+
+    # numbers
+
+    def curve(self, key: str) -> list[float]:
+        return [float(r[key]) for r in self.rows if isinstance(r.get(key), int | float)]
+
+    def seconds_left(self) -> float | None:
+        """Of this stage: by the last 20 steps in RL, by this phase's rate elsewhere."""
+        if self.stage == "zero":
+            recent = [_seconds(r) for r in self.rows if r.get("step")][-20:]
+            return (self.steps - self.step) * sum(recent) / len(recent) if recent else None
+        passed, made = time.monotonic() - self.phase_began, self.done - self.first
+        return passed / made * (self.total - self.done) if made > 0 else None
+
+    def cost(self) -> tuple[float, float]:
+        """(seconds, US dollars) so far, by the ledger's arithmetic: cores held x hours x price."""
+        seconds = self.before + time.monotonic() - self.began
+        return seconds, seconds * self.settings.threads / 3600 * self.settings.price_per_core_hour
+
+    # plain
+
+    def _line(self, text: str) -> None:
+        self.tell([text])
+
+    def _progress(self) -> str:
+        left = self.seconds_left()
+        rate = (self.done - self.first) / max(1e-9, time.monotonic() - self.phase_began)
+        share = f"{self.done / self.total:4.0%}" if self.total else ""
+        more = ""
+        if self.phase == "pretrain" and self.rows:
+            more = f"  loss {self.rows[-1].get('loss', float('nan')):.3f}"
+        ahead = f"  {duration(left)} left" if left is not None and self.done < self.total else ""
+        return f"{self.stage}  {self.phase_name()} {self.done}/{self.total} {share}  {rate:.1f}/s{more}{ahead}"
+
+    def phase_name(self) -> str:
+        return {"corpus": "documents", "pretrain": "step"}.get(self.phase, "answers")
+
+    def _plain_step(self, row: dict[str, Any]) -> str:
+        parts = [f"zero  step {self.step}/{self.steps}"]
+        for name, key, form in (
+            ("right", "rewards/accuracy/mean", "{:.1%}"), ("val", "val/accuracy", "{:.1%}"),
+            ("reward", "reward", "{:.3f}"), ("tokens", "completions/mean_length", "{:.0f}"),
+            ("reflections", "emergence/reflections_per_response", "{:.2f}"), ("cut", "completions/clipped_ratio", "{:.1%}"),
+        ):  # fmt: skip
+            if isinstance(row.get(key), int | float):
+                parts.append(f"{name} {form.format(row[key])}")
+        left = self.seconds_left()
+        parts.append(f"{_seconds(row):.1f} s")
+        if left is not None and self.step < self.steps:
+            parts.append(f"{duration(left)} left")
+        return "  ".join([*parts, f"${self.cost()[1]:.4f}"])
+
+    # the panel
+
+    def redraw(self, force: bool = False) -> None:
+        now = time.monotonic()
+        if self._live is None or (not force and now - self.shown < REDRAW):
+            return
+        self.shown = now
+        with self._guarded():
+            self._live.update(self.panel(), refresh=True)
+
+    def panel(self) -> RenderableType:
+        from rich import box
+        from rich.console import Group as Rows
+        from rich.panel import Panel
+        from rich.text import Text
+
+        width = self._console.width if self._console else 80
+        inner = max(30, min(width, 110) - 4)
+        parts: list[RenderableType] = [self._bar(inner)]
+        if self.stage == "zero" or (self.stage == "base" and self.rows):
+            parts += [Text(), self._curves(inner)]
+        if self.stage == "zero" and self.thought:
+            parts += [Text(), self._thought(inner)]
+        seconds, money = self.cost()
+        price = f"${self.settings.price_per_core_hour:g} a core-hour, {self.settings.threads} cores"
+        parts += [Text(), Text(f"{duration(seconds)} so far   ${money:.4f} at {price}", style="dim")]
+        for f in self.findings:
+            parts.append(Text(f"{f.level}: {f.what}; {f.advice}", style=_STYLES.get(f.level, "")))
+        title = f" {self.settings.recipe}: {_STAGE_NAMES.get(self.stage, self.stage or 'starting')} "
+        return Panel(Rows(*parts), title=title, title_align="left", width=inner + 4, box=box.ROUNDED, border_style="cyan")
+
+    def _bar(self, width: int) -> RenderableType:
+        from rich.text import Text
+
+        if self.stage == "zero":
+            done, total, rate = self.step, self.steps, self.curve("time/step")[-20:]
+            pace = f"{sum(rate) / len(rate):.1f} s a step" if rate else ""
+            now = f"sampling {self.done}/{self.total}" if self.phase == "sampling" else _PHASES.get(self.phase, self.phase)
+            head = f"step {done}/{total}"
+        else:
+            done, total = self.done, self.total
+            made, passed = done - self.first, time.monotonic() - self.phase_began
+            pace, now = (f"{made / passed:.1f}/s" if made and passed > 0.5 else ""), ""
+            head = f"{self.phase_name()} {done:,}/{total:,}" if total else "getting ready"
+        left = self.seconds_left()
+        ahead = f"{duration(left)} left" if left is not None and done < total else ""
+        words = "   ".join(w for w in (head, pace, ahead, now) if w)
+        room = max(10, min(30, width - len(words) - 3))
+        full = round(room * done / total) if total else 0
+        text = Text("━" * full, style="green")
+        return text.append("━" * (room - full), style="bright_black").append(f"   {words}", style="bold")
+
+    def _curves(self, width: int) -> RenderableType:
+        from rich.table import Table
+        from rich.text import Text
+
+        room = max(8, width - 42)
+        grid = Table.grid(padding=(0, 1))
+        for how in ("left", "right", "left", "left"):
+            grid.add_column(justify=how, no_wrap=True)  # type: ignore[arg-type]
+        rows = _BASE_CURVES if self.stage == "base" else _CURVES
+        for name, key, form, top, style in rows:
+            values = self.curve(key)
+            if not values:
+                continue
+            start = sum(values[:3]) / len(values[:3])
+            now = sum(values[-3:]) / len(values[-3:])
+            gain = f"x{now / start:.1f}" if top is None and start > 0 and self.stage == "zero" else ""
+            if top is not None and len(values) > 1:
+                gain = f"from {form.format(values[0])}"
+            line = Text(sparkline(values, room, 0.0, top), style=style)
+            grid.add_row(name, Text(form.format(values[-1]), style="bold"), Text(gain, style="dim"), line)
+        return grid
+
+    def _thought(self, width: int) -> RenderableType:
+        from rich.text import Text
+
+        from incentive import chat
+
+        assert self.thought is not None
+        prompt, sample, right = self.thought
+        thinking, answer = chat.split(sample.text)
+        text = Text(f"a thought of step {self.thought_step}: ", style="dim").append(printable(prompt), style="not dim")
+        lines = [line[: width - 2] for line in printable(thinking).split("\n")]
+        if len(lines) > 8:
+            lines = [*lines[:4], f"... {len(lines) - 7} lines ...", *lines[-3:]]
+        for line in lines:
+            text.append(f"\n  {line}", style="italic bright_black")
+        said = printable(answer) if answer is not None else "no answer"
+        text.append("\n  " + said[: width - 12], style="bold green" if right else "bold red")
+        text.append("  right" if right else "  wrong", style="dim")
+        return text
+
+
+_STYLES = {"ok": "green", "warn": "yellow", "stop": "bold red"}
+_STAGE_NAMES = {"before": "the base, before", "zero": "R1-Zero learns", "after": "after", "base": "the base model"}
+_PHASES = {"update": "updating", "probe": "probing val", "save": "saving"}
+_CURVES: tuple[tuple[str, str, str, float | None, str], ...] = (  # name, key, how it reads, top (None: its own), style
+    ("right answers", "rewards/accuracy/mean", "{:.0%}", 1.0, "green"),
+    ("  on held-out val", "val/accuracy", "{:.0%}", 1.0, "green"),
+    ("thinking, tokens", "completions/mean_length", "{:.0f}", None, "cyan"),
+    ("reflections each", "emergence/reflections_per_response", "{:.2f}", None, "magenta"),
+    ("cut at the cap", "completions/clipped_ratio", "{:.0%}", 1.0, "yellow"),
+)
+_BASE_CURVES: tuple[tuple[str, str, str, float | None, str], ...] = (("loss", "loss", "{:.3f}", None, "cyan"),)
+
+
+def _seconds(row: dict[str, Any]) -> float:
+    """What a row cost, as the ledger counts it."""
+    whole = row.get("time/step")
+    return float(whole if whole is not None else sum(v for k, v in row.items() if k.startswith("time/") and v))
+
+
+def silence() -> None:
+    """Send further output nowhere: its reader is gone, and Python's own flush at exit would complain."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+# the last words
+
+
+def _times(a: float, b: float) -> str:
+    return f" (x{b / a:.1f})" if a > 0 else ""
+
+
+def learned(summary: dict[str, Any], directory: Path, report: Path | None) -> list[str]:
+    """What a run achieved, in plain words."""
+    before, after = summary.get("before", {}), summary.get("after", {})
+    lines = [""]
+    for task in before or after:
+        a, b = before.get(task), after.get(task)
+        if a and b:
+            words = "What was learned" if len(lines) == 1 else ""
+            lines += [words] if words else []
+            lines.append(f"  {task}: right answers {_share(a)} -> {_share(b)} of {b.get('problems', '?')} test problems")
+            votes = [k for k in b if k.startswith(("pass@", "maj@")) and k != "pass@1" and k in a]
+            if votes:
+                lines.append("    " + ", ".join(f"{k} {a[k]:.1%} -> {b[k]:.1%}" for k in votes))
+            lines.append(
+                f"    thinking {a['mean_tokens']:.0f} -> {b['mean_tokens']:.0f} tokens{_times(a['mean_tokens'], b['mean_tokens'])}, "
+                f"reflections a response {a['reflections_per_response']:.2f} -> {b['reflections_per_response']:.2f}"
+                f"{_times(a['reflections_per_response'], b['reflections_per_response'])}"
+            )
+        elif a or b:
+            lines.append(f"  {task}: right answers {_share(a or b)}")
+    if summary.get("train_seconds"):
+        what = f"{summary.get('steps', 0)} steps, {summary.get('tokens', 0):,} tokens" if "steps" in summary else ""
+        lines.append(f"  trained for {duration(summary['train_seconds'])}" + (f" ({what})" if what else ""))
+    if "cost" in summary:
+        lines.append(f"  cost in all ${summary['cost']:.4f} ({summary.get('core_hours', 0.0):.3f} core-hours)")
+    weights = next((directory / s / "model" for s in ("zero", "base") if (directory / s / "model").is_dir()), None)
+    if weights:
+        lines.append(f"  the model: {weights}")
+    return [*lines, f"  the report: {report}" if report else f"  all of it: {directory}"]
+
+
+def _share(result: dict[str, Any]) -> str:
+    low, high = result["ci95"]
+    return f"{result['pass@1']:.1%} ({low:.1%} to {high:.1%})"

@@ -1,0 +1,301 @@
+"""R1-Zero recipes: evaluate the base, reinforce it, evaluate again.
+
+    before = evaluate(base) -> zero = rl(base) -> after = evaluate(zero) -> summary, report
+
+Kept from the paper: accuracy and format rewards of equal weight, groups of 16, 32 problems a step, temperature 1.
+Changed for the miniature, each because it was measured: `ZERO_MINI_RL`. The paper's own settings are `paper`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incentive import ledger
+from incentive.config import ConfigError
+from incentive.recipes.base import Recipe, Show, near
+from incentive.run import Artifact, Run, folder_key
+
+if TYPE_CHECKING:
+    from incentive.tasks.base import Task
+
+ZERO_MINI_RL: dict[str, Any] = {  # provisional: being measured
+    "max_steps": 100,
+    "problems_per_step": 32,
+    "num_generations": 16,
+    "beta": 0.0,
+    "epsilon": 0.2,
+    "epsilon_high": 0.28,
+    "loss_type": "token_mean",
+    "sampling": {"temperature": 1.0, "max_tokens": 320},
+    "optim": {"learning_rate": 4e-4},
+    "eval_steps": 10,
+}
+
+
+def zero(tasks: dict[str, float], **rl: Any) -> dict[str, Any]:
+    """The settings of a run on tasks (name -> share): those of `zero-mini`, with `rl` on top. For recipes of your own."""
+    longest = {"max_tokens": ZERO_MINI_RL["sampling"]["max_tokens"]}
+    return {
+        "rl": {**ZERO_MINI_RL, "tasks": dict(tasks), **rl},
+        "eval": {"tasks": list(tasks), "sampling": {"temperature": 0.6, "top_p": 0.95, **longest}},
+    }
+
+
+def zero_mini() -> dict[str, Any]:
+    """R1-Zero in minutes on two cores: Countdown with three and with four numbers, from the base in the package.
+
+    The base can check a try and start again, and mostly does not. Only right answers are rewarded; whether reasoning
+    grows is measured on test problems before and after.
+    """
+    return zero({"countdown3": 0.5, "countdown4": 0.5})
+
+
+def zero_arithmetic() -> dict[str, Any]:
+    """R1-Zero on multi-step arithmetic, with the settings of zero-mini."""
+    return zero({"arithmetic": 1.0})
+
+
+def zero_logic() -> dict[str, Any]:
+    """R1-Zero on knights and knaves, with the settings of zero-mini."""
+    return zero({"logic": 1.0})
+
+
+def zero_tiny() -> dict[str, Any]:
+    """The same code path in under 90 seconds, with no claim to learn: for tests and for a first look."""
+    data = zero(
+        {"countdown3": 0.5, "countdown4": 0.5},
+        max_steps=6,
+        problems_per_step=8,
+        num_generations=8,
+        sampling={"temperature": 1.0, "max_tokens": 96},
+        eval_steps=3,
+        eval_problems=8,
+        save_steps=2,
+    )
+    data["eval"] |= {"problems": 16, "samples": 4, "also_t1": False}
+    data["eval"]["sampling"] = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 96}
+    return data
+
+
+def paper() -> dict[str, Any]:
+    """The paper's R1-Zero settings (arXiv 2501.12948v2, section 2 and B.4.1), its first phase: steps 1 to 8,200.
+
+    Stated by the paper: learning rate, KL coefficient, temperature, group size, problems a step, rollouts of 8,192
+    answers cut into 16 minibatches, length cap, reference refresh, template, rewards. Open in the paper and read as in
+    docs: clip 10 (stated for RL stage 1), token-level ratio with a mean over each answer, AdamW. At step 8,200 the
+    paper raises the cap to 65,536 tokens and goes on to step 10,400: that phase is a stage of its own that continues
+    weights, optimizer, reference and data cursor, not an `if` in this one. Give your base with
+    --set base=FOLDER and your problems with --set 'rl.tasks={"problems.jsonl"=1.0}'.
+    """
+    return {
+        "base": "DeepSeek-V3-Base",
+        "template": "r1-zero",  # table 1
+        "rl": {
+            "tasks": {"countdown3": 0.5, "countdown4": 0.5},  # its own prompts are not published
+            "rewards": {"accuracy": 1.0, "format": 1.0},  # 2.2: equal weight; values 1 and 0 are our choice
+            "max_steps": 10400,  # 2.3: all phases; the second begins after 8,200
+            "problems_per_step": 32,  # 2.3
+            "num_generations": 16,  # 2.3
+            "steps_per_generation": 16,  # 2.3: 8,192 answers -> 16 minibatches, one pass each
+            "sampling": {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_tokens": 32768},  # 2.3; top-p, top-k open
+            "advantage": "grpo",  # eq. 3
+            "loss_type": "grpo",  # eq. 1: 1/|o| within an answer, then the mean over answers
+            "importance_sampling_level": "token",  # open: eq. 1 prints a ratio of answers, its remark speaks of tokens
+            "epsilon": 10.0,  # stated for RL stage 1, not restated for R1-Zero
+            "beta": 0.001,  # 2.3
+            "ref_sync_steps": 400,  # 2.3
+            "dynamic_sampling": False,
+            "optim": {"learning_rate": 3e-6, "lr_scheduler_type": "constant"},  # 2.3; optimizer and schedule open
+            "eval_steps": 400,
+            "save_steps": 400,
+            "keep": "evals",
+        },
+        "eval": {
+            "tasks": ["countdown3", "countdown4"],
+            "samples": 64,  # D.1: k between 4 and 64
+            "sampling": {"temperature": 0.6, "top_p": 0.95, "max_tokens": 32768},  # D.1
+        },
+    }
+
+
+# what a run needs, looked up by name
+
+
+def known(own: dict[str, Any], name: str) -> Any:
+    """The task of a name: the recipe's own, a shipped one, or the problems of a `.jsonl` file.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from incentive.tasks import SHIPPED
+
+    if name in own:
+        return own[name]
+    if name in SHIPPED:
+        return SHIPPED[name]
+    if name.endswith(".jsonl"):
+        from incentive.tasks.jsonl import Jsonl  # type: ignore[import-not-found,unused-ignore]
+
+        return Jsonl(Path(name))
+    choices = [*own, *SHIPPED]
+    raise ConfigError(f"unknown task {name!r}{near(name, choices)}\nTasks: {', '.join(choices)}, or a .jsonl file.")
+
+
+def base_of(name: str) -> Artifact:
+    """The base model as an artifact: a folder, or a name in the package.
+
+    Raises:
+        CheckpointError: it is missing or not a checkpoint of safetensors.
+    """
+    from incentive.model.checkpoint import read_weights, resolve
+
+    path = resolve(name)
+    if not any(path.glob("*.safetensors")):
+        read_weights(path)  # says what is there instead
+    return Artifact("weights", path, key=folder_key(path))
+
+
+def grade_of(recipe: Recipe, mixture: Any, weights: dict[str, float]) -> Any:
+    from incentive import rewards
+
+    found = {**rewards.shipped(mixture.check), **recipe.rewards}
+    for name in weights:
+        if name not in found:
+            raise ConfigError(f"unknown reward {name!r}{near(name, found)}\nRewards: {', '.join(found)}.")
+    return rewards.each(found, weights)
+
+
+class _Tagged:
+    """A task whose problems say which task they belong to: a mixture asks."""
+
+    def __init__(self, name: str, task: Task):
+        self.name, self.task = name, task
+        self.check, self.gold, self.vote_key = task.check, task.gold, task.vote_key
+        self.version = f"{type(task).__qualname__} {getattr(task, 'version', '')}".strip()  # counts in a stage's key
+
+    def problem(self, seed: int, split: Any, i: int) -> Any:
+        from dataclasses import replace
+
+        found = self.task.problem(seed, split, i)
+        return replace(found, tags={**found.tags, "task": self.name})
+
+
+def tagged(name: str, task: Any) -> Any:
+    from incentive.tasks import SHIPPED
+
+    return task if SHIPPED.get(name) is task else _Tagged(name, task)
+
+
+def parts(recipe: Recipe, settings: Any) -> tuple[Artifact, Any, Any, dict[str, Any]]:
+    """Base, mixture, grade and the tasks to evaluate on.
+
+    Raises:
+        ConfigError, CheckpointError, ValueError: the user's to mend; nothing is written yet.
+    """
+    from incentive.stages.evaluate import mixture
+
+    shares = settings.rl.tasks if settings.rl else {}
+    names = [*shares, *(settings.eval.tasks if settings.eval else ())]
+    tasks = {n: tagged(n, known(recipe.tasks, n)) for n in dict.fromkeys(names)}
+    mixed = mixture(shares, tasks) if shares else None
+    grade = grade_of(recipe, mixed, settings.rl.rewards) if mixed else None
+    return base_of(settings.base), mixed, grade, {n: tasks[n] for n in (settings.eval.tasks if settings.eval else ())}
+
+
+def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
+    """Before, zero, after; the summary."""
+    from incentive.stages.evaluate import evaluate
+    from incentive.stages.rl import rl
+
+    cfg = run.config
+    base, mixture, grade, tasks = parts(recipe, cfg)
+    asked: dict[str, Any] = {"tasks": tasks, "template": cfg.template}
+    if mixture is not None:
+        preflight(run, show, base, mixture, grade, tasks)
+    found: dict[str, Any] = {}
+    if cfg.eval:
+        show({"phase": "begin", "stage": "before"})
+        before = run.stage("before", partial(evaluate, show=show), cfg.eval, start=base, **asked)
+        found["before"] = before.meta["results"]
+    if cfg.rl:
+        show({"phase": "begin", "stage": "zero", "metrics": run.dir / "zero/metrics.jsonl"})
+        how = {"task": mixture, "grade": grade, "template": cfg.template}
+        zero_ = run.stage("zero", partial(rl, show=show), cfg.rl, start=base, **how)
+        found["steps"] = zero_.meta["steps"]
+        if cfg.eval:
+            show({"phase": "begin", "stage": "after"})
+            after = run.stage("after", partial(evaluate, show=show), cfg.eval, start=zero_, **asked)
+            found["after"] = after.meta["results"]
+    return summary(run, base.path, found)
+
+
+def preflight(run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, tasks: dict[str, Any]) -> None:
+    """Look before step 1; a resumed run that has a checkpoint has been looked at.
+
+    Raises:
+        RunError: something would make the run worthless.
+    """
+    from incentive.run import RunError
+
+    if any((run.dir / "zero/checkpoints").glob("step-*")) or (run.dir / "zero/done.json").exists():
+        return
+    try:
+        from incentive import guard
+    except ImportError:
+        return
+    found = guard.preflight(run.config, base.path, mixture, grade, tasks)
+    show({"phase": "preflight", "findings": found})
+    stops = [f for f in found if f.level == "stop"]
+    if stops:
+        raise RunError("\n".join(f"{f.what}: {f.advice}" for f in stops[:2]))
+
+
+# the summary
+
+
+def parameters(folder: Path) -> int:
+    """Parameters that multiply, from the headers of the safetensors files: an embedding that is not the head stays out."""
+    shapes: dict[str, list[int]] = {}
+    for file in folder.glob("*.safetensors"):
+        with file.open("rb") as f:
+            size = int.from_bytes(f.read(8), "little")
+            shapes |= {k: v["shape"] for k, v in json.loads(f.read(size)).items() if k != "__metadata__"}
+    split = any(name.endswith("lm_head.weight") for name in shapes)
+    return sum(math.prod(s) for n, s in shapes.items() if not (split and n.endswith("embed_tokens.weight")))
+
+
+def _told(result: dict[str, Any]) -> dict[str, Any]:
+    """The part of an evaluation that the summary holds; T = 1 beside the headline."""
+    n = result["samples"]
+    keys = (
+        "pass@1", f"pass@{n}", f"maj@{n}", "ci95", "mean_tokens", "reflections_per_response", "reflections_per_1k_tokens",
+        "problems", "samples", "temperature", "top_p",
+    )  # fmt: skip
+    told = {k: result[k] for k in keys if k in result}
+    return told | ({"t1": _told(result["t1"])} if "t1" in result else {})
+
+
+def summary(run: Run, base: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """summary.json: accuracy before and after, and what it cost (US dollars at the stated price, all stages)."""
+    cfg, size = run.config, parameters(base)
+    scorings = 0
+    if cfg.rl:
+        scorings = int(cfg.rl.beta > 0) + int(cfg.rl.steps_per_generation > 1)
+    costs = {}
+    for name, passes in (("before", 0), ("zero", scorings), ("after", 0)):
+        path = run.dir / name / "metrics.jsonl"
+        if path.exists():
+            costs[name] = ledger.fold(path, size, cfg.threads, cfg.price_per_core_hour, scorings=passes)
+    train = costs.get("zero", ledger.Costs())
+    total = sum(costs.values(), ledger.Costs())
+    out: dict[str, Any] = {}
+    for when in ("before", "after"):
+        if when in found:
+            out[when] = {task: _told(result) for task, result in found[when].items()}
+    out |= {"train_seconds": train.seconds, "steps": found.get("steps", 0), "tokens": train.tokens_sampled}
+    out |= {"cost": total.money, "core_hours": total.core_hours, "flops": total.flops, "parameters": size}
+    return out | {"evaluate_seconds": total.seconds - train.seconds}
