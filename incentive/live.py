@@ -8,6 +8,7 @@ pipe asks the run to save and stop.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 
 BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 REDRAW, LINE = 0.25, 3.0  # seconds between redraws of the panel, between plain lines within a phase
+STALL = 300.0  # seconds without an event after which a phase is named as stalled
 MARKS = {"ok": "ok  ", "warn": "warn", "stop": "STOP"}
 
 
 def ascii_only(stream: Any = None) -> bool:
-    """Whether the stream or the locale can show ASCII alone. (Python turns UTF-8 on under LC_ALL=C; terminals do not.)"""
+    """Whether the stream or the locale shows ASCII alone. (Under LC_ALL=C Python turns to UTF-8, the terminal not.)"""
     encoding = str(getattr(stream or sys.stdout, "encoding", None) or "ascii").lower()
     locale = next((v for k in ("LC_ALL", "LC_CTYPE", "LANG") if (v := os.environ.get(k))), "")
     return "utf" not in encoding or locale in ("C", "POSIX")
@@ -57,14 +59,14 @@ def sparkline(values: Sequence[float], width: int, low: float, high: float | Non
         return ""
     if len(values) > width:
         cuts = [round(i * len(values) / width) for i in range(width + 1)]
-        values = [sum(values[a:b]) / (b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+        values = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(cuts)]
     span = (max(values) if high is None else high) - low
     levels = [min(1.0, max(0.0, (v - low) / span)) if span > 0 else 0.0 for v in values]
     return "".join(bars[round(x * (len(bars) - 1))] for x in levels)
 
 
 def pick(groups: list[Group]) -> tuple[str, Sample, bool] | None:
-    """(problem, sample, right) to show: of the first eight groups the right answer that reflects most, then the shortest."""
+    """(problem, sample, right) of the first eight groups: a right answer that reflects, the shortest of equals."""
     from incentive import chat, measure
 
     best: tuple[tuple[bool, int, int], str, Sample, bool] | None = None
@@ -98,12 +100,13 @@ class View:
         self.phase_began = self.began
         self.rows: list[dict[str, Any]] = []
         self.step, self.steps = 0, settings.rl.max_steps if settings.rl else 0
-        self.thought: tuple[str, Sample, bool] | None = None
+        self.thought: tuple[str, Sample, bool] | None = None  # problem, answer, right
         self.thought_step = 0
         self.findings: list[Any] = []
         self.doctor: Any = None
         self._live: Any = None
         self._console: Console | None = None
+        self._watch: Any = None
 
     def __enter__(self) -> View:
         if self.draws:
@@ -115,9 +118,14 @@ class View:
             self._live = Live(console=self._console, auto_refresh=False, redirect_stderr=False, redirect_stdout=False)
             with self._guarded():
                 self._live.start()
+        from incentive.guard import Watch
+
+        self._watch = Watch(STALL, self.say, self.dir / "stacks.txt")
+        self._watch.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._watch.__exit__(None, None, None)
         self.close()
 
     def close(self) -> None:
@@ -162,6 +170,8 @@ class View:
 
     def show(self, event: dict[str, Any]) -> None:
         """Take a stage's event. Never raises for what it is given: a view must not end a run."""
+        if self._watch is not None:
+            self._watch.beat(str(event.get("phase", "")))
         if self.closed:
             return
         phase, now = str(event.get("phase", "")), time.monotonic()
@@ -178,7 +188,9 @@ class View:
             self._step(event)
             return
         if changed:
-            self.phase, self.phase_began, self.first = phase, now, int(event.get("done", 0))
+            self.phase = phase
+            if phase in ("begin", "pretrain", "sampling"):  # an evaluation's first event comes late: its clock runs
+                self.phase_began, self.first = now, int(event.get("done", 0))
         self.done, self.total = int(event.get("done", 0)), int(event.get("total", 0))
         self.step = int(event.get("step", self.step))
         if phase == "pretrain":
@@ -186,10 +198,9 @@ class View:
             del self.rows[:-500]
         if self._live is not None:
             self.redraw(force=changed)
-        elif phase != "begin" and self.total and (now - self.shown >= LINE or self.done == self.total):
-            if not self.stage == "zero":
-                self.shown = now
-                self._line(self._progress())
+        elif self.stage != "zero" and self.total and (now - self.shown >= LINE or self.done == self.total):
+            self.shown = now
+            self._line(self._progress())
 
     def _begin(self, event: dict[str, Any]) -> None:
         self.stage, self.rows, self.done, self.total = event["stage"], [], 0, 0
@@ -203,11 +214,17 @@ class View:
             self.rows = [r for r in self.rows if r.get("step", 0) <= last]
             self.step = max(last, 0)
             self.before = sum(_seconds(r) for r in self.rows)
+        if path is not None and self.settings.rl:
+            from incentive.guard import Doctor
+
+            self.doctor = Doctor(self.settings.rl)
+            for row in self.rows:
+                self.doctor.see(row)
 
     def _preflight(self, findings: list[Any]) -> None:
         lines = ["preflight"]
         for f in findings:
-            advice = f"; {f.advice}" if f.advice and f.level != "ok" else ""
+            advice = f"\n        -> {f.advice}" if f.advice and f.level != "ok" else ""
             lines.append(f"  {MARKS.get(f.level, f.level)}  {f.what}{advice}")
         if self._live is not None and self._console is not None:
             with self._guarded():
@@ -228,12 +245,8 @@ class View:
     def _examine(self, row: dict[str, Any]) -> None:
         """Ask the doctor; what it found is shown once a step, new findings as lines where nothing is drawn."""
         if self.doctor is None:
-            try:
-                from incentive.guard import Doctor
-            except ImportError:
-                return
-            self.doctor = Doctor()
-        found = list(self.doctor.see({k: v for k, v in row.items() if k not in ("phase", "total")}))
+            return
+        found = self.doctor.see({k: v for k, v in row.items() if k not in ("phase", "total")})
         if self._live is None:
             known = {f.what for f in self.findings}
             self.tell([f"doctor: {f.what}; {f.advice}" for f in found if f.what not in known])
@@ -264,13 +277,14 @@ class View:
 
     def _progress(self) -> str:
         left = self.seconds_left()
-        rate = (self.done - self.first) / max(1e-9, time.monotonic() - self.phase_began)
+        made, passed = self.done - self.first, time.monotonic() - self.phase_began
+        rate = f"  {made / passed:.1f}/s" if made > 0 and passed > 0 else ""
         share = f"{self.done / self.total:4.0%}" if self.total else ""
         more = ""
         if self.phase == "pretrain" and self.rows:
             more = f"  loss {self.rows[-1].get('loss', float('nan')):.3f}"
         ahead = f"  {duration(left)} left" if left is not None and self.done < self.total else ""
-        return f"{self.stage}  {self.phase_name()} {self.done}/{self.total} {share}  {rate:.1f}/s{more}{ahead}"
+        return f"{self.stage}  {self.phase_name()} {self.done}/{self.total} {share}{rate}{more}{ahead}"
 
     def phase_name(self) -> str:
         return {"corpus": "documents", "pretrain": "step"}.get(self.phase, "answers")
@@ -280,7 +294,8 @@ class View:
         for name, key, form in (
             ("right", "rewards/accuracy/mean", "{:.1%}"), ("val", "val/accuracy", "{:.1%}"),
             ("reward", "reward", "{:.3f}"), ("tokens", "completions/mean_length", "{:.0f}"),
-            ("reflections", "emergence/reflections_per_response", "{:.2f}"), ("cut", "completions/clipped_ratio", "{:.1%}"),
+            ("reflections", "emergence/reflections_per_response", "{:.2f}"),
+            ("cut", "completions/clipped_ratio", "{:.1%}"),
         ):  # fmt: skip
             if isinstance(row.get(key), int | float):
                 parts.append(f"{name} {form.format(row[key])}")
@@ -319,7 +334,9 @@ class View:
         for f in self.findings:
             parts.append(Text(f"{f.level}: {f.what}; {f.advice}", style=_STYLES.get(f.level, "")))
         title = f" {self.settings.recipe}: {_STAGE_NAMES.get(self.stage, self.stage or 'starting')} "
-        return Panel(Rows(*parts), title=title, title_align="left", width=inner + 4, box=box.ROUNDED, border_style="cyan")
+        return Panel(
+            Rows(*parts), title=title, title_align="left", width=inner + 4, box=box.ROUNDED, border_style="cyan"
+        )
 
     def _bar(self, width: int) -> RenderableType:
         from rich.text import Text
@@ -327,7 +344,11 @@ class View:
         if self.stage == "zero":
             done, total, rate = self.step, self.steps, self.curve("time/step")[-20:]
             pace = f"{sum(rate) / len(rate):.1f} s a step" if rate else ""
-            now = f"sampling {self.done}/{self.total}" if self.phase == "sampling" else _PHASES.get(self.phase, self.phase)
+            now = (
+                f"sampling {self.done}/{self.total}"
+                if self.phase == "sampling"
+                else _PHASES.get(self.phase, self.phase)
+            )
             head = f"step {done}/{total}"
         else:
             done, total = self.done, self.total
@@ -349,7 +370,7 @@ class View:
         room = max(8, width - 42)
         grid = Table.grid(padding=(0, 1))
         for how in ("left", "right", "left", "left"):
-            grid.add_column(justify=how, no_wrap=True)  # type: ignore[arg-type]
+            grid.add_column(justify=how, no_wrap=True)
         rows = _BASE_CURVES if self.stage == "base" else _CURVES
         for name, key, form, top, style in rows:
             values = self.curve(key)
@@ -414,10 +435,6 @@ def silence() -> None:
 # the last words
 
 
-def _times(a: float, b: float) -> str:
-    return f" (x{b / a:.1f})" if a > 0 else ""
-
-
 def learned(summary: dict[str, Any], directory: Path, report: Path | None) -> list[str]:
     """What a run achieved, in plain words."""
     before, after = summary.get("before", {}), summary.get("after", {})
@@ -425,17 +442,18 @@ def learned(summary: dict[str, Any], directory: Path, report: Path | None) -> li
     for task in before or after:
         a, b = before.get(task), after.get(task)
         if a and b:
-            words = "What was learned" if len(lines) == 1 else ""
-            lines += [words] if words else []
-            lines.append(f"  {task}: right answers {_share(a)} -> {_share(b)} of {b.get('problems', '?')} test problems")
+            if len(lines) == 1:
+                lines.append("What was learned (right answers, with 95% intervals)")
+            lines.append(f"  {task}: {_share(a)} -> {_share(b)}")
             votes = [k for k in b if k.startswith(("pass@", "maj@")) and k != "pass@1" and k in a]
             if votes:
                 lines.append("    " + ", ".join(f"{k} {a[k]:.1%} -> {b[k]:.1%}" for k in votes))
-            lines.append(
-                f"    thinking {a['mean_tokens']:.0f} -> {b['mean_tokens']:.0f} tokens{_times(a['mean_tokens'], b['mean_tokens'])}, "
-                f"reflections a response {a['reflections_per_response']:.2f} -> {b['reflections_per_response']:.2f}"
-                f"{_times(a['reflections_per_response'], b['reflections_per_response'])}"
-            )
+            for what, key, form in (
+                ("tokens an answer", "mean_tokens", "{:.0f}"),
+                ("reflections an answer", "reflections_per_response", "{:.2f}"),
+            ):
+                x, y = a[key], b[key]
+                lines.append(f"    {what} {form.format(x)} -> {form.format(y)}" + (f" (x{y / x:.1f})" if x > 0 else ""))
         elif a or b:
             lines.append(f"  {task}: right answers {_share(a or b)}")
     if summary.get("train_seconds"):

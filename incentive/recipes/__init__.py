@@ -51,7 +51,9 @@ def load(name: str) -> Recipe:
         if not path.is_file():
             raise ConfigError(f"{name}: no such file")
         return _from_toml(path) if path.suffix == ".toml" else _from_python(path)
-    raise ConfigError(f"unknown recipe {name!r}{near(name, RECIPES)}\nRecipes: {', '.join(RECIPES)}, or a .toml or .py file.")
+    raise ConfigError(
+        f"unknown recipe {name!r}{near(name, RECIPES)}\nRecipes: {', '.join(RECIPES)}, or a .toml or .py file."
+    )
 
 
 def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +102,9 @@ def _from_python(path: Path) -> Recipe:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     except Exception as error:  # the user's code, so any kind
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(path.name)]
+        lines: list[Any] = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(path.name)
+        ]
         line = error.lineno if isinstance(error, SyntaxError) else (lines or ["?"])[-1]
         raise ConfigError(f"{path}:{line}: {type(error).__name__}: {error}") from error
     if isinstance(data, config.Run):
@@ -124,7 +128,9 @@ def _named(module: Any, what: str) -> dict[str, Any]:
         for name, task in found.items():
             lacking = [m for m in ("problem", "check", "gold", "vote_key") if not callable(getattr(task, m, None))]
             if lacking:
-                raise ConfigError(f"task {name!r} lacks {', '.join(m + '()' for m in lacking)}; see incentive/tasks/base.py")
+                raise ConfigError(
+                    f"task {name!r} lacks {', '.join(m + '()' for m in lacking)}; see incentive/tasks/base.py"
+                )
     return found
 
 
@@ -140,9 +146,9 @@ def resolve(
         ConfigError: a key is unknown or a value is wrong.
     """
     data = dict(stored or recipe.data)
-    if stored and Path(recipe.name).is_file() and Path(str(stored.get("recipe"))).is_file():
-        if os.path.samefile(recipe.name, str(stored["recipe"])):
-            data["recipe"] = stored["recipe"]  # one file, however its path is written
+    files = [Path(recipe.name), Path(str(data["recipe"]))]
+    if stored and not (all(f.is_file() for f in files) and os.path.samefile(*files)):
+        data["recipe"] = recipe.name  # another recipe is refused; one file may be written in several ways
     if seed is not None:
         data["seed"] = seed
     return config.build(config.with_overrides(data, sets))
@@ -157,7 +163,7 @@ def settle(threads: int) -> None:
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # would cost time; nothing reads such memory
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  costs time, helps nothing
 
 
 def _set_aside(run: Run, names: list[str]) -> None:

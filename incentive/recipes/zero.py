@@ -37,7 +37,7 @@ ZERO_MINI_RL: dict[str, Any] = {  # provisional: being measured
 
 
 def zero(tasks: dict[str, float], **rl: Any) -> dict[str, Any]:
-    """The settings of a run on tasks (name -> share): those of `zero-mini`, with `rl` on top. For recipes of your own."""
+    """The settings of a run on tasks (name -> share): those of `zero-mini`, with `rl` on top."""
     longest = {"max_tokens": ZERO_MINI_RL["sampling"]["max_tokens"]}
     return {
         "rl": {**ZERO_MINI_RL, "tasks": dict(tasks), **rl},
@@ -129,20 +129,18 @@ def known(own: dict[str, Any], name: str) -> Any:
     """The task of a name: the recipe's own, a shipped one, or the problems of a `.jsonl` file.
 
     Raises:
-        ConfigError: there is none.
+        TaskError: there is none.
     """
-    from incentive.tasks import SHIPPED
+    from incentive.tasks import TaskError, find
 
     if name in own:
-        return own[name]
-    if name in SHIPPED:
-        return SHIPPED[name]
-    if name.endswith(".jsonl"):
-        from incentive.tasks.jsonl import Jsonl  # type: ignore[import-not-found,unused-ignore]
-
-        return Jsonl(Path(name))
-    choices = [*own, *SHIPPED]
-    raise ConfigError(f"unknown task {name!r}{near(name, choices)}\nTasks: {', '.join(choices)}, or a .jsonl file.")
+        return _Tagged(name, own[name])
+    try:
+        return find(name)
+    except TaskError:
+        if guess := near(name, own):
+            raise TaskError(f"unknown task {name!r}{guess}") from None
+        raise
 
 
 def base_of(name: str) -> Artifact:
@@ -184,12 +182,6 @@ class _Tagged:
         return replace(found, tags={**found.tags, "task": self.name})
 
 
-def tagged(name: str, task: Any) -> Any:
-    from incentive.tasks import SHIPPED
-
-    return task if SHIPPED.get(name) is task else _Tagged(name, task)
-
-
 def parts(recipe: Recipe, settings: Any) -> tuple[Artifact, Any, Any, dict[str, Any]]:
     """Base, mixture, grade and the tasks to evaluate on.
 
@@ -200,8 +192,10 @@ def parts(recipe: Recipe, settings: Any) -> tuple[Artifact, Any, Any, dict[str, 
 
     shares = settings.rl.tasks if settings.rl else {}
     names = [*shares, *(settings.eval.tasks if settings.eval else ())]
-    tasks = {n: tagged(n, known(recipe.tasks, n)) for n in dict.fromkeys(names)}
-    mixed = mixture(shares, tasks) if shares else None
+    tasks = {n: known(recipe.tasks, n) for n in dict.fromkeys(names)}
+    mixed: Any = mixture(shares, tasks) if shares else None
+    if mixed and (versions := [v for n in shares if (v := getattr(tasks[n], "version", ""))]):
+        mixed.version = " ".join(versions)  # changed problems are another stage
     grade = grade_of(recipe, mixed, settings.rl.rewards) if mixed else None
     return base_of(settings.base), mixed, grade, {n: tasks[n] for n in (settings.eval.tasks if settings.eval else ())}
 
@@ -243,10 +237,9 @@ def preflight(run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, ta
 
     if any((run.dir / "zero/checkpoints").glob("step-*")) or (run.dir / "zero/done.json").exists():
         return
-    try:
-        from incentive import guard
-    except ImportError:
-        return
+    from incentive import guard
+
+    show({"phase": "begin", "stage": "preflight"})
     found = guard.preflight(run.config, base.path, mixture, grade, tasks)
     show({"phase": "preflight", "findings": found})
     stops = [f for f in found if f.level == "stop"]
@@ -258,7 +251,7 @@ def preflight(run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, ta
 
 
 def parameters(folder: Path) -> int:
-    """Parameters that multiply, from the headers of the safetensors files: an embedding that is not the head stays out."""
+    """Parameters that multiply, from safetensors headers: an embedding that is not the head stays out."""
     shapes: dict[str, list[int]] = {}
     for file in folder.glob("*.safetensors"):
         with file.open("rb") as f:
@@ -272,8 +265,8 @@ def _told(result: dict[str, Any]) -> dict[str, Any]:
     """The part of an evaluation that the summary holds; T = 1 beside the headline."""
     n = result["samples"]
     keys = (
-        "pass@1", f"pass@{n}", f"maj@{n}", "ci95", "mean_tokens", "reflections_per_response", "reflections_per_1k_tokens",
-        "problems", "samples", "temperature", "top_p",
+        "pass@1", f"pass@{n}", f"maj@{n}", "ci95", "mean_tokens", "reflections_per_response",
+        "reflections_per_1k_tokens", "problems", "samples", "temperature", "top_p",
     )  # fmt: skip
     told = {k: result[k] for k in keys if k in result}
     return told | ({"t1": _told(result["t1"])} if "t1" in result else {})

@@ -129,8 +129,10 @@ def evaluate(
     def count(_: Sample) -> None:
         nonlocal done
         done += 1
-        if done % 64 == 0 or done == total:
+        if done % 16 == 0 or done == total:
             show({"phase": stage.dir.name, "done": done, "total": total})
+        if stage.stopping:  # its answers come again on resume: each depends on its seed alone
+            raise stage.stopped(0)
 
     for number, name in enumerate(section.tasks):
         problems = distinct(tasks[name], stage.seed, section.split, section.problems)
@@ -157,8 +159,6 @@ def evaluate(
                     "time/evaluate": time.monotonic() - began,
                 }
             )
-            if stage.stopping:
-                raise stage.stopped(step)
     write_json(stage.dir / "results.json", out)
     return Artifact("eval", stage.dir / "results.json", meta={"results": out})
 

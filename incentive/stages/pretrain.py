@@ -7,6 +7,7 @@ Changed: the web is `incentive.corpus`, the model a million parameters.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -46,7 +47,8 @@ def write_corpus(folder: Path, seed: int, section: Pretrain, show: Callable[[dic
     """Make `folder` with tokens.npy (uint16), starts.npy, keys.npy (sorted hashes of all problems) and the tokenizer."""
     habits = Habits(section.retry_dose, section.verify)
     spans = [(at, min(at + SHARD, section.documents)) for at in range(0, section.documents, SHARD)]
-    with write_folder(folder) as tmp, ProcessPoolExecutor(min(len(spans), os.cpu_count() or 1)) as pool:
+    quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # Ctrl-C is the parent's to answer
+    with write_folder(folder) as tmp, ProcessPoolExecutor(min(len(spans), os.cpu_count() or 1), **quiet) as pool:
         jobs = [pool.submit(_texts, seed, habits, *span) for span in spans]
         coder, tokens, lengths, keys = None, [], [], []
         for n, job in enumerate(jobs):

@@ -213,6 +213,7 @@ class Trainer:
     def probe(self) -> dict[str, float]:
         """Accuracy on held-out val problems, at the paper's sampling."""
         row, began = {}, time.monotonic()
+        self.show({"phase": "probe", "step": self.learner.steps})
         sampling = Sampling(temperature=0.6, top_p=0.95, max_tokens=self.section.sampling.max_tokens)
         for name, problems in self.checks.items():
             groups = ask(
@@ -244,6 +245,7 @@ class Trainer:
             groups = self.rollout()
             told = describe(groups, s.rewards)
             stage.rollouts(first, groups)
+            self.show({"phase": "rollout", "step": first, "groups": groups})
             rows = self.prepare(groups)
             for batch in self.minibatches(rows):
                 at = time.monotonic()

@@ -1,0 +1,448 @@
+"""The command line. Heavy modules are imported inside the commands, so that --help answers at once.
+
+Exit codes: 0 done; 1 a fault of ours (with a traceback) or a training that diverged; 2 something for the user to mend,
+in one or two lines; 130 stopped by the user; 141 the reader of the output went away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from incentive.recipes import Recipe
+
+app = typer.Typer(
+    name="incentive",
+    help="A base model learns to reason by itself: only right answers are rewarded (DeepSeek-R1-Zero, open).\n\n"
+    "\b\nStart here:\n"
+    "  incentive run zero-mini            train, and watch accuracy and thinking grow\n"
+    "  incentive sample base-mini \"use 3,7,25 to make 46\"\n"
+    "  incentive tasks                    what it can be trained on",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)  # fmt: skip
+
+
+# faults
+
+
+def _mistakes() -> tuple[type[Exception], ...]:
+    """Errors that are the user's to mend; only modules already loaded can have raised theirs."""
+    found: list[type[Exception]] = []
+    for module, names in (
+        ("incentive.config", ["ConfigError"]), ("incentive.run", ["RunError"]), ("incentive.rewards", ["RewardError"]),
+        ("incentive.model.checkpoint", ["CheckpointError"]), ("incentive.ledger", ["LedgerError"]),
+        ("incentive.tasks.jsonl", ["TaskError"]), ("incentive.guard", ["GuardError"]),
+        ("incentive.report", ["ReportError"]), ("incentive.compare", ["CompareError"]),
+    ):  # fmt: skip
+        if module in sys.modules:
+            found += [kind for n in names if (kind := getattr(sys.modules[module], n, None))]
+    return tuple(found)
+
+
+def _asked_too_much(error: BaseException) -> bool:
+    """A ValueError that a task, the mixture of tasks or a template raised on purpose: its last frame lies there."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    here = Path(__file__).parent
+    ours = {here / "tasks/__init__.py", here / "tasks/jsonl.py", here / "chat.py"}
+    return isinstance(error, ValueError) and trace is not None and Path(trace.tb_frame.f_code.co_filename) in ours
+
+
+def _fail(text: object, code: int) -> int:
+    from incentive.live import ascii_only, printable
+
+    with contextlib.suppress(OSError, ValueError):
+        print(printable(str(text), ascii_only(sys.stderr)), file=sys.stderr, flush=True)
+    return code
+
+
+def _terminated(number: int, frame: Any) -> None:  # noqa: ARG001
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _guarded() -> Iterator[None]:
+    """Turn what a command raises into an exit code and a line or two."""
+    code = 1
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+        sys.stdout.flush()
+        return
+    except typer.Exit:
+        raise
+    except BrokenPipeError:
+        from incentive.live import silence
+
+        silence()
+        code = 141
+    except KeyboardInterrupt:
+        code = _fail("\nstopped", 130)
+    except FloatingPointError as error:
+        advice = "The last checkpoint is kept. Lower rl.optim.learning_rate and go on with --resume."
+        code = _fail(f"the training diverged: {error}\n{advice}", 1)
+    except Exception as error:
+        stopped = getattr(sys.modules.get("incentive.run"), "Stopped", None)
+        if stopped and isinstance(error, stopped):
+            code = _fail(error, 130)
+        elif isinstance(error, _mistakes()) or _asked_too_much(error):
+            code = _fail(f"error: {error}", 2)
+        elif isinstance(error, MemoryError) or "not enough memory" in str(error):
+            sizes = "rl.engine.max_num_seqs, rl.learner.tokens_per_micro_batch or rl.sampling.max_tokens"
+            code = _fail(f"error: out of memory\nLower {sizes}.", 2)
+        else:
+            raise
+    raise typer.Exit(code)
+
+
+def _out(text: str = "") -> None:
+    from incentive.live import ascii_only, printable
+
+    print(printable(text, ascii_only()))
+
+
+# run
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A name, a .toml file or a .py file.", show_default=False)],
+    directory: Annotated[Path | None, typer.Option("--run", help="Run directory.  [default: runs/RECIPE]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.  [default: the recipe's, 0]")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a stopped or killed run, or extend a finished one.")
+    ] = False,
+    rerun: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE", help="Do a stage and what follows from it anew; repeatable.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print settings and plan; start nothing.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines in place of the live view.")] = False,
+) -> None:
+    """Train: run a recipe in a directory of its own.
+
+    \b
+    Recipes:
+      zero-mini        R1-Zero in minutes on two cores: Countdown with 3 and 4 numbers
+      zero-arithmetic  the same on multi-step arithmetic
+      zero-logic       the same on knights and knaves
+      zero-tiny        the same code in 90 seconds, with no claim to learn
+      base-mini        make the base model from nothing (about an hour)
+      paper            every setting of the paper; needs its hardware
+
+    \b
+    Examples:
+      incentive run zero-mini
+      incentive run zero-mini --seed 1 --run runs/second
+      incentive run zero-mini --resume --set rl.max_steps=200     train on
+      incentive run zero-mini --set base=my-model --dry-run       look first
+      incentive run zero-mini --resume --rerun after              evaluate anew
+      incentive run mine.py                                       your own task
+
+    Ctrl-C saves and says how to go on. A resume starts from the settings stored in the directory; --seed and --set
+    change them.
+    """
+    with _guarded():
+        from incentive import recipes
+        from incentive.run import RunError, stored_config
+
+        found = recipes.load(recipe)
+        where = directory or recipes.default_dir(recipe)
+        if where.exists() and not where.is_dir():
+            raise RunError(f"--run {where} is a file\nGive a folder, new or of a run to --resume.")
+        resume = resume or bool(rerun)
+        stored = stored_config(where) if resume else None
+        if stored and recipe.endswith(".toml"):
+            stored = recipes.merge(stored, found.data)  # the file is what the user edits
+        settings = recipes.resolve(found, sets or [], seed, stored)
+        if dry_run:
+            _plan(found, settings, where)
+            return
+        if rerun and not (where / "run.json").is_file():
+            raise RunError(f"--rerun {rerun[0]}: there is no run in {where}\nGive its directory with --run.")
+        recipes.launch(found, settings, where, resume, rerun or [], plain or None)
+
+
+def _plan(recipe: Recipe, settings: Any, where: Path) -> None:
+    """Settings, and what they mean in words."""
+    from incentive import config
+    from incentive.recipes.plan import plan
+
+    _out(config.to_toml(settings))
+    _out(f"# Plan of {recipe.name} in {where}; nothing was started.")
+    for line in plan(recipe, settings):
+        _out(f"# {line}" if line else "#")
+
+
+# eval and sample
+
+
+def _settings(max_tokens: int, temperature: float, top_p: float) -> Any:
+    from pydantic import ValidationError
+
+    from incentive import config
+
+    try:
+        return config.Sampling.model_validate({"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens})
+    except ValidationError as error:
+        raise config.ConfigError(
+            config.explain(error, config.Sampling).replace("max_tokens:", "--max-tokens:")
+        ) from None
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Checkpoint folder, run directory (its last model), or a name: base-mini.", show_default=False
+        ),
+    ],
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="Task or .jsonl file; repeatable.  [default: countdown3]")
+    ] = None,
+    problems: Annotated[int, typer.Option("--problems", min=1, help="Distinct problems a task.")] = 100,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Answers to each problem: pass@k up to this k.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of problems and answers.")] = 0,
+    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.6,
+    top_p: Annotated[float, typer.Option("--top-p", help="Nucleus; the paper's is 0.95.")] = 0.95,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")] = 320,
+    template: Annotated[str, typer.Option(help="mini, r1-zero or chat.")] = "mini",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The result as JSON on stdout, each problem's share in it.")
+    ] = False,
+) -> None:
+    """Measure a model on problems it has not seen: pass@k, majority vote, 95% interval, length, reflections.
+
+    \b
+    Examples:
+      incentive eval base-mini --task countdown3
+      incentive eval runs/zero-mini --task countdown3 --task countdown4 --problems 200 --samples 16
+      incentive eval my-model --task mine.jsonl --template chat --json > mine.json
+    """
+    with _guarded():
+        from incentive.compare import measure_model
+
+        names = task or ["countdown3"]
+        how = _settings(max_tokens, temperature, top_p)
+        found = measure_model(model, names, problems, samples, seed, split, how, template, threads, _counter())
+        if as_json:
+            _out(json.dumps(found, indent=2))
+            return
+        for name, result in found["tasks"].items():
+            low, high = result["ci95"]
+            asked = f"{result['problems']} {split} problems, {result['samples']} answers each"
+            _out(f"{name}: {asked}, T {temperature:g}, top-p {top_p:g}")
+            _out(f"  right answers (pass@1)  {result['pass@1']:.1%}   95% interval {low:.1%} to {high:.1%}")
+            for key in (k for k in result if k.startswith(("pass@", "maj@")) and k != "pass@1"):
+                _out(f"  {key:22}  {result[key]:.1%}")
+            _out(f"  in the required form    {result['format']:.1%}")
+            _out(f"  ended by itself         {result['stop']['stop']:.1%}")
+            _out(f"  tokens an answer        {result['mean_tokens']:.1f}")
+            _out(f"  reflections an answer   {result['reflections_per_response']:.2f}")
+
+
+def _counter() -> Any:
+    """Progress on stderr, where that is a terminal."""
+    import time
+
+    last = 0.0
+
+    def count(name: str, done: int, total: int) -> None:
+        nonlocal last
+        if sys.stderr.isatty() and (time.monotonic() - last > 0.25 or done == total):
+            last = time.monotonic()
+            end = "\r\033[K" if done == total else ""
+            print(f"\r{name} {done}/{total}\033[K{end}", end="", file=sys.stderr, flush=True)
+
+    return count
+
+
+@app.command()
+def sample(
+    model: Annotated[str, typer.Argument(help="Checkpoint folder, run directory, or base-mini.", show_default=False)],
+    problem: Annotated[
+        str, typer.Argument(help="Any text; `incentive tasks` shows how problems read.", show_default=False)
+    ],
+    n: Annotated[int, typer.Option("-n", min=1, help="Answers.")] = 1,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.6,
+    top_p: Annotated[float, typer.Option("--top-p")] = 0.95,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1)] = 320,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same answer.")] = 0,
+    template: Annotated[str, typer.Option(help="mini, r1-zero or chat.")] = "mini",
+    raw: Annotated[bool, typer.Option("--raw", help="The text as it was written, tags and all.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+) -> None:
+    """Ask a model one question: its thinking dim, its answer bold.
+
+    \b
+    Examples:
+      incentive sample base-mini "use 3,7,25 to make 46"
+      incentive sample runs/zero-mini "use 3,7,25 to make 46" -n 4 --temperature 1
+    """
+    with _guarded():
+        from incentive import chat
+        from incentive.compare import ask_model
+        from incentive.live import rich_terminal
+
+        colour = rich_terminal()
+        if not problem.strip():
+            from incentive.config import ConfigError
+
+            raise ConfigError("the problem is empty")
+        how = _settings(max_tokens, temperature, top_p)
+        for number, found in enumerate(ask_model(model, problem, n, seed, how, template, threads)):
+            if number:
+                _out()
+            if raw:
+                _out(found.text)
+                continue
+            thinking, answer = chat.split(found.text)
+            cut = "" if found.stop == "stop" else f" (cut at {max_tokens} tokens)"
+            if thinking:
+                _styled(thinking, "2", colour)
+            _styled(answer if answer is not None else f"no answer{cut}", "1", colour)
+
+
+def _styled(text: str, code: str, colour: bool) -> None:
+    from incentive.live import ascii_only, printable
+
+    text = printable(text, ascii_only())
+    print(f"\033[{code}m{text}\033[0m" if colour else text, flush=True)
+
+
+# the rest
+
+
+@app.command()
+def compare(
+    a: Annotated[
+        str,
+        typer.Argument(
+            help="Run directory, evaluation stage, JSON of `incentive eval --json`, or a model.", show_default=False
+        ),
+    ],
+    b: Annotated[str, typer.Argument(help="The other.", show_default=False)],
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", help="Only these tasks; for models: what to ask.  [default: countdown3]"),
+    ] = None,
+    problems: Annotated[int, typer.Option("--problems", min=1, help="Models only.")] = 100,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Models only.")] = 4,
+    seed: Annotated[int, typer.Option(help="Models only.")] = 0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Models only.")] = 320,
+    template: Annotated[str, typer.Option(help="Models only.")] = "mini",
+    threads: Annotated[int, typer.Option(min=1, help="Models only.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
+) -> None:
+    """Is B better than A? Paired difference in right answers, with its 95% interval and p.
+
+    A run stands for its last evaluation. Problems that both were asked are paired; where there are none, it says so.
+
+    \b
+    Examples:
+      incentive compare runs/zero-mini runs/second
+      incentive compare runs/zero-mini/before runs/zero-mini/after
+      incentive compare base-mini runs/zero-mini/zero/model --task countdown3 --problems 200
+    """
+    with _guarded():
+        from incentive import compare as module
+
+        def model(name: str) -> dict[str, Any]:
+            how = _settings(max_tokens, 0.6, 0.95)
+            return module.measure_model(
+                name, task or ["countdown3"], problems, samples, seed, "test", how, template, threads, _counter()
+            )
+
+        found = module.differences(module.read(a, model), module.read(b, model), task)
+        if as_json:
+            _out(json.dumps(found, indent=2))
+            return
+        for line in module.told(found, a, b):
+            _out(line)
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(help="Run directory, finished or not.", show_default=False)],
+) -> None:
+    """Write the report of a run anew: one HTML file that opens offline."""
+    with _guarded():
+        from incentive.run import RunError
+
+        if not (directory / "run.json").is_file():
+            raise RunError(f"{directory}: no run here (a folder that `incentive run` made)")
+        try:
+            from incentive.report import write_report
+        except ImportError:
+            raise RunError("this version of incentive has no report yet") from None
+        _out(str(write_report(directory)))
+
+
+@app.command()
+def tasks() -> None:
+    """List the tasks, each with a problem and its answer.
+
+    Your own problems need no code: a .jsonl file with one {"prompt": "...", "answer": "..."} a line is a task.
+    """
+    with _guarded():
+        import inspect
+
+        from incentive.tasks import SHIPPED
+
+        for name, found in SHIPPED.items():
+            problem = found.problem(0, "train", 0)
+            _out(name)
+            _out("  " + (inspect.getdoc(type(found)) or "").split("\n")[0])
+            _out(f"  problem: {problem.prompt}")
+            _out(f"  answer:  {found.gold(problem)}\n")
+        _out('Your own: mine.jsonl, one {"prompt": "...", "answer": "..."} a line')
+        _out("  incentive run zero-mini --set 'rl.tasks={\"mine.jsonl\"=1.0}' --set 'eval.tasks=[\"mine.jsonl\"]'")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"incentive {version('incentive')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    app()
+
+
+if __name__ == "__main__":
+    main()

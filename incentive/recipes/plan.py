@@ -1,0 +1,127 @@
+"""What a run will do, in words, before it starts. No torch, and nothing is measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from incentive import ledger
+from incentive.config import RL, Eval, Pretrain, Run
+from incentive.recipes.base import Recipe
+
+ASSETS = Path(__file__).parent.parent / "assets"
+PROMPT = 64  # tokens of a prompt, for memory: an assumption
+
+
+def _bytes(n: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}"
+        n /= 1000
+    return f"{n:,.1f} TB"
+
+
+def _base(name: str) -> tuple[Path, dict[str, Any]] | None:
+    for folder in (Path(name), ASSETS / name):
+        if (folder / "config.json").is_file():
+            try:
+                return folder, json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            except ValueError:
+                return None
+    return None
+
+
+def plan(recipe: Recipe, settings: Run) -> list[str]:
+    """Lines of plain text."""
+    lines = [*recipe.doc.splitlines(), ""] if recipe.doc else []
+    lines.append(f"seed {settings.seed}, {settings.threads} threads, ${settings.price_per_core_hour:g} a core-hour")
+    if settings.pretrain:
+        lines += _pretrain(settings.pretrain)
+    base = None
+    if settings.rl or settings.eval:
+        base = _base(settings.base)
+        missing = (
+            f"base {settings.base}: not found here; give the folder of a Hugging Face checkpoint with --set base=FOLDER"
+        )
+        lines.append(missing if base is None else f"base {base[0]}")
+    if settings.rl:
+        lines += _rl(settings.rl, base)
+    if settings.eval:
+        lines += _eval(settings.eval, settings.rl is not None)
+    return lines
+
+
+def _pretrain(p: Pretrain) -> list[str]:
+    m = p.model
+    attention = m.hidden_size * m.hidden_size * 2 * (1 + m.num_key_value_heads / m.num_attention_heads)
+    size = m.vocab_size * m.hidden_size + m.num_hidden_layers * (attention + 3 * m.hidden_size * m.intermediate_size)
+    return [
+        f"stage base: a model of about {size / 1e6:.2f} M parameters reads {p.documents:,} made-up documents once,",
+        f"  {p.tokens_per_step:,} tokens a step; a checkpoint at least every {p.save_seconds:g} s",
+    ]
+
+
+def _rl(s: RL, base: tuple[Path, dict[str, Any]] | None) -> list[str]:
+    a_step = s.problems_per_step * s.num_generations
+    rollout, most = a_step * s.steps_per_generation, a_step * s.max_steps * s.sampling.max_tokens
+    shares = sum(s.tasks.values())
+    renewed = f", reference renewed every {s.ref_sync_steps} steps" if s.ref_sync_steps else ""
+    rewards = " + ".join(f"{w:g} x {n}" for n, w in s.rewards.items())
+    probe = f"probe of {s.eval_problems} val problems every {s.eval_steps} steps" if s.eval_steps else "no val probe"
+    lines = [
+        f"stage zero: {s.max_steps:,} updates on " + ", ".join(f"{v / shares:.0%} {k}" for k, v in s.tasks.items()),
+        f"  a step learns from {s.problems_per_step} problems x {s.num_generations} answers = {a_step:,} answers",
+    ]
+    if s.steps_per_generation > 1:
+        lines.append(f"  one rollout of {rollout:,} answers feeds {s.steps_per_generation} updates, one pass each")
+    lines += [
+        f"  in all {a_step * s.max_steps:,} answers to {s.problems_per_step * s.max_steps:,} problems, "
+        f"{most:,} tokens at most ({s.sampling.max_tokens:,} an answer)",
+        f"  rewards {rewards}, advantage {s.advantage}, loss {s.loss_type}",
+        f"  clip {s.epsilon:g}" + (f" / {s.epsilon_high:g}" if s.epsilon_high is not None else "")
+        + (f", KL {s.beta:g}{renewed}" if s.beta else ", no KL term, no reference"),
+        f"  learning rate {s.optim.learning_rate:g} ({s.optim.lr_scheduler_type}); {probe}; "
+        f"checkpoint every {s.save_steps}",
+    ]  # fmt: skip
+    if s.max_steps % s.steps_per_generation:
+        lines.append(
+            f"  note: {s.max_steps} is no multiple of {s.steps_per_generation}: the last rollout goes on past it"
+        )
+    if base:
+        lines += _memory(s, *base, most)
+    return lines
+
+
+def _memory(s: RL, folder: Path, shape: dict[str, Any], most: int) -> list[str]:
+    from incentive.recipes.zero import parameters
+
+    try:
+        size = parameters(folder)
+        heads = shape.get("num_key_value_heads") or shape["num_attention_heads"]
+        width = shape.get("head_dim") or shape["hidden_size"] // shape["num_attention_heads"]
+        rows = min(s.engine.max_num_seqs, s.problems_per_step * s.num_generations * s.steps_per_generation)
+        kind = 2 if s.engine.dtype == "bfloat16" else 4
+        cache = 2 * shape["num_hidden_layers"] * heads * width * (PROMPT + s.sampling.max_tokens) * rows * kind
+    except (KeyError, OSError, ValueError, TypeError):
+        return []
+    copies = 4 + 1 + (1 if s.beta else 0)  # weights, gradient, two moments; the engine's; the reference
+    scorings = int(s.beta > 0) + int(s.steps_per_generation > 1)
+    flops = ledger.flops(size, 0, most, most, scorings)
+    return [
+        f"  {size:,} parameters: about {_bytes(copies * size * 4)} for weights, optimizer and engine, "
+        f"and at most {_bytes(cache)} for the cache of {rows} rows",
+        f"  at most {flops:.1e} FLOPs; answers shorter than the cap cost less (time is known after the first steps)",
+    ]
+
+
+def _eval(e: Eval, twice: bool) -> list[str]:
+    ways = 2 if e.also_t1 else 1
+    answers = len(e.tasks) * ways * e.problems * e.samples
+    also = " and at T 1" if e.also_t1 else ""
+    return [
+        ("stages before and after" if twice else "stage before")
+        + f": {e.problems} {e.split} problems of {', '.join(e.tasks)},",
+        f"  {e.samples} answers each at T {e.sampling.temperature:g}, top-p {e.sampling.top_p:g}{also}: "
+        f"{answers:,} answers{' each time' if twice else ''}",
+    ]
