@@ -15,8 +15,8 @@ THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</ans
 TAGS = (THINK, END_THINK, ANSWER, END_ANSWER)
 
 _R1_ZERO = (
-    "A conversation between a User and an Assistant. The User asks a question and the Assistant solves it. The Assistant "
-    "first reasons in its mind and then gives the User the answer. The reasoning stands between "
+    "A conversation between a User and an Assistant. The User asks a question and the Assistant solves it. "
+    "The Assistant first reasons in its mind and then gives the User the answer. The reasoning stands between "
     f"{THINK} and {END_THINK}, the answer between {ANSWER} and {END_ANSWER}, in this order: "
     f"{THINK} reasoning here {END_THINK} {ANSWER} answer here {END_ANSWER}. User: {{prompt}}. Assistant:"
 )
@@ -53,7 +53,9 @@ def split(text: str) -> tuple[str, str | None]:
     """
     head, sep, tail = text.rpartition(END_THINK)
     thinking = (head if sep else text.partition(ANSWER)[0]).replace(THINK, "").strip()
-    closed = tail.partition(THINK)[0].split(END_ANSWER)[:-1]  # a thought that is opened again and not closed is thinking
+    closed = tail.partition(THINK)[0].split(END_ANSWER)[
+        :-1
+    ]  # a thought that is opened again and not closed is thinking
     found = [part.partition(ANSWER)[2] for part in closed if ANSWER in part]
     return thinking, found[-1].strip() if found else None
 
@@ -73,4 +75,8 @@ def perfect(thinking: str, answer: str) -> str:
 
 Render = Callable[[str | list[dict[str, str]]], str]
 
-CHAT_TEMPLATE = "{% for m in messages %}{{ 'User: ' if m['role'] == 'user' else 'Assistant:' }}{{ m['content'] }}{% if m['role'] != 'user' %}{{ eos_token }}{% endif %}{{ '\\n' if m['role'] == 'user' }}{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ 'User: ' if m['role'] == 'user' else 'Assistant:' }}{{ m['content'] }}"
+    "{% if m['role'] != 'user' %}{{ eos_token }}{% endif %}{{ '\\n' if m['role'] == 'user' }}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)

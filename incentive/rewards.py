@@ -48,7 +48,7 @@ def shipped(check: Callable[[Problem, str], bool]) -> dict[str, Reward]:
 
 def _print(s: Sample) -> tuple[object, ...]:
     """All of a sample that a careless reward could change."""
-    return id(s), s.text, s.ids.tobytes(), s.mask.tobytes(), s.sampler_logp.tobytes()
+    return s.text, s.ids.tobytes(), s.mask.tobytes(), s.sampler_logp.tobytes()
 
 
 def _values(name: str, reward: Reward, problem: Problem, samples: list[Sample]) -> list[float | None] | str:
@@ -58,12 +58,13 @@ def _values(name: str, reward: Reward, problem: Problem, samples: list[Sample]) 
         RewardError: wrong count, a value that is no finite float, or samples that were changed.
     """
     before = [_print(s) for s in samples]
+    given = list(samples)
     fault, values = None, None
     try:
-        values = reward(problem, samples)
+        values = reward(problem, given)
     except Exception as error:  # a broken verifier is data, and the caller counts it
         fault = f"{name}: {type(error).__name__}: {error}"
-    if [_print(s) for s in samples] != before:
+    if list(map(id, given)) != list(map(id, samples)) or [_print(s) for s in samples] != before:
         raise RewardError(f"reward {name!r} changed its samples (problem {problem.id}); a reward must only read them")
     if fault is not None:
         return fault
@@ -93,15 +94,14 @@ def each(rewards: dict[str, Reward], weights: dict[str, float]) -> Grade:
     def grade(problem: Problem, samples: list[Sample]) -> list[Score]:
         parts: list[dict[str, float]] = [{} for _ in samples]
         errors: list[str | None] = [None] * len(samples)
-        for name, weight in weights.items():
+        for name in weights:
             values = _values(name, rewards[name], problem, samples)
             for i in range(len(samples)):
-                if isinstance(values, str):
-                    errors[i] = values
-                elif values[i] is None:
-                    errors[i] = errors[i] or f"{name}: could not grade"
+                value = values if isinstance(values, str) else values[i]
+                if isinstance(value, float):
+                    parts[i][name] = value
                 else:
-                    parts[i][name] = values[i]
+                    errors[i] = errors[i] or value or f"{name}: could not grade"
         return [
             Score(None if e else sum(weights[n] * v for n, v in p.items()), p, e)
             for p, e in zip(parts, errors, strict=True)

@@ -55,7 +55,8 @@ class Mixture:
 
     def problem(self, seed: int, split: Split, i: int) -> Problem:
         at = Random(hash64("mixture", seed, split, i)).random() * sum(self.shares.values())
-        for name, share in self.shares.items():
+        name = ""
+        for name, share in self.shares.items():  # noqa: B007  the last one, should rounding let none be reached
             at -= share
             if at < 0:
                 break

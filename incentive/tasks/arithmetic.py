@@ -23,8 +23,11 @@ class Arithmetic:
 
     def problem(self, seed: int, split: Split, i: int) -> Problem:
         for rng in streams(self.name, seed, split, i):
-            steps = self.draw(rng)
-            if steps and in_split(self.key(steps), split):
+            drawn = self.draw(rng)
+            if drawn is None:
+                continue
+            steps = drawn
+            if in_split(self.key(steps), split):
                 break
         return Problem(
             id=f"{self.name}/{split}/{seed}/{i}",

@@ -43,7 +43,7 @@ def as_expression(steps: Chain) -> str:
 
 @dataclass(frozen=True)
 class Countdown:
-    """`n` numbers from 1 to `largest`, targets from `lowest` to `highest`; every problem has a left-to-right solution."""
+    """`n` numbers from 1 to `largest`, targets `lowest` to `highest`; each problem has a left-to-right solution."""
 
     name: str
     n: int
@@ -69,9 +69,11 @@ class Countdown:
     def problem(self, seed: int, split: Split, i: int) -> Problem:
         for rng in streams(self.name, seed, split, i):
             drawn = self.draw(rng)
-            if drawn and in_split(self.key(drawn[0], drawn[1]), split):
+            if drawn is None:
+                continue
+            numbers, target, steps = drawn
+            if in_split(self.key(numbers, target), split):
                 break
-        numbers, target, steps = drawn
         return Problem(
             id=f"{self.name}/{split}/{seed}/{i}",
             key=self.key(numbers, target),

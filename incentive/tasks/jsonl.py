@@ -211,16 +211,20 @@ class Jsonl:
         found: dict[str, _Line] = {}
         for x in lines:
             if (other := ids.setdefault(x.id, x)) is not x:
-                raise TaskError(f"{self.path}:{x.number}: the id {x.id!r} is that of line {other.number}; ids must differ")
+                raise TaskError(
+                    f"{self.path}:{x.number}: the id {x.id!r} is that of line {other.number}; ids must differ"
+                )
             same = found.setdefault(x.key, x)
             if meaning(same.answer) != meaning(x.answer):
                 raise TaskError(
-                    f"{self.path}:{x.number}: the prompt is that of line {same.number}, but the answer {x.answer[:40]!r} "
+                    f"{self.path}:{x.number}: the prompt is that of line {same.number}, but the answer "
+                    f"{x.answer[:40]!r} "
                     f"is not {same.answer[:40]!r}; keep one of them"
                 )
             if same.split != x.split:
                 raise TaskError(
-                    f"{self.path}:{x.number}: the prompt is that of line {same.number}, but in split {x.split!r} and not "
+                    f"{self.path}:{x.number}: the prompt is that of line {same.number}, but in split {x.split!r} and "
+                    "not "
                     f"{same.split!r}; a problem that is tested must not be trained on"
                 )
         self.repeated = len(lines) - len(found)
@@ -245,12 +249,15 @@ class Jsonl:
         if not n:
             have = ", ".join(f"{self.size(s)} {s}" for s in SPLITS)
             raise TaskError(
-                f"{self.path}: no {split} problem among {len(self.lines)} ({have}); a hash of the prompt sends 5% to val and "
+                f"{self.path}: no {split} problem among {len(self.lines)} ({have}); a hash of the prompt sends 5% to "
+                "val and "
                 f'5% to test.\nAdd problems, or choose them yourself: "split": "{split}" on some lines.'
             )
         epoch, at = divmod(i, n)
         line = self.splits[split][self._order(seed, split, epoch)[at]]
-        return Problem(f"{self.name}/{line.id}", line.key, line.prompt, line.answer, {"task": self.name, "line": line.number})
+        return Problem(
+            f"{self.name}/{line.id}", line.key, line.prompt, line.answer, {"task": self.name, "line": line.number}
+        )
 
     def check(self, problem: Problem, answer: str) -> bool:
         if self._check is not None:

@@ -61,9 +61,11 @@ class Logic:
     def problem(self, seed: int, split: Split, i: int) -> Problem:
         for rng in streams(self.name, seed, split, i):
             drawn = self.draw(rng)
-            if drawn and in_split(self.key(drawn[0]), split):
+            if drawn is None:
+                continue
+            said, liars = drawn
+            if in_split(self.key(said), split):
                 break
-        said, liars = drawn
         return Problem(
             id=f"{self.name}/{split}/{seed}/{i}",
             key=self.key(said),

@@ -1,0 +1,539 @@
+"""Preflight before a run; the doctor during it lives in `doctor.py`. Both speak plain words and make one suggestion.
+
+Preflight answers what users of other trainers find out after hours: does a perfect answer score, do template, tokenizer
+and stop tokens agree, are there problems enough and none from the test, does the base have signal on the task, what
+will it cost. Everything is tried for real, on the run's own settings.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import psutil
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from incentive import chat, engine, rewards
+from incentive.config import RL, Run
+from incentive.doctor import Doctor, Finding, Watch
+from incentive.learner import collate, micro_batches, outputs
+from incentive.model.checkpoint import CheckpointError, Policy, load_policy, resolve, stop_ids
+from incentive.model.logp import CHUNK_BYTES
+from incentive.records import Group, Problem, Sample, hash64
+from incentive.rewards import Grade, RewardError
+from incentive.stages.evaluate import gather, requests
+from incentive.stages.rl import UNGRADED_LIMIT, examples_of, informative
+from incentive.tasks import Mixture, distinct
+from incentive.tasks.base import Task
+
+__all__ = ["Doctor", "Finding", "Watch", "preflight"]
+
+GOLDS = 24  # problems of each task whose gold answer is tried
+DRAWS = 20_000  # RL prompts that the contamination check draws at most
+PROMPTS = 2_000  # RL prompts whose length is measured at most
+PROBES, PROBE_SAMPLES = 16, 8  # problems that the base tries, and samples of each at most
+
+
+class _Stop(Exception):
+    """A finding that makes the checks after it pointless."""
+
+    def __init__(self, what: str, advice: str = ""):
+        super().__init__(what)
+        self.finding = Finding("stop", what, advice)
+
+
+def preflight(config: Run, start: Path, task: Mixture, grade: Grade, eval_tasks: dict[str, Task]) -> list[Finding]:
+    """Try everything that an RL run depends on, before its first step. Any `stop` among the findings means: mend first.
+
+    Args:
+        start: the model folder that RL starts from; its `corpus_keys.npy` tells which problems it was pretrained on.
+        task, grade: what the run will train on, and with.
+        eval_tasks: the tasks of `config.eval`, by name.
+    """
+    assert config.rl is not None
+    found: list[Finding] = []
+    try:
+        policy, tokenizer = load_policy(start, config.rl.learner.dtype, config.rl.learner.device)
+        found += _answers(config.rl, task, grade, tokenizer)
+        found += _tokens(config, resolve(start), policy, tokenizer, task)
+        drawn = [task.problem(config.seed, "train", i) for i in range(min(DRAWS, _problems(config.rl)))]
+        held = _held_out(config, task, eval_tasks)
+        found += _supply(config, task, drawn, held, policy, tokenizer)
+        found += _contamination(config, resolve(start), drawn, held)
+        if not any(f.level == "stop" for f in found):
+            found += _probe(config, resolve(start), policy, tokenizer, task, grade)
+    except _Stop as stop:
+        found.append(stop.finding)
+    except CheckpointError as error:
+        found.append(Finding("stop", str(error)))
+    return found
+
+
+# (a) answers and their rewards
+
+
+def _answers(rl: RL, task: Mixture, grade: Grade, tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
+    """Gold answers pass their checks; a perfect answer scores full, an empty one nothing."""
+    for name, one in task.tasks.items():
+        for i in range(GOLDS):
+            problem = one.problem(0, "train", i)
+            gold = one.gold(problem)
+            try:
+                passed, empty = one.check(problem, gold), one.check(problem, "")
+            except Exception as error:
+                raise _Stop(
+                    f"the check of task {name} raised on problem {problem.id}: {type(error).__name__}: {error}",
+                    "a check must return False for any text that it cannot read",
+                ) from error
+            if not passed or empty:
+                what = f"rejects its own gold answer {gold[:60]!r}" if not passed else "accepts an empty answer"
+                raise _Stop(f"task {name} {what} (problem {problem.id})", "mend the task: gold scores 1, garbage 0")
+        problem = one.problem(0, "train", 0)
+        _perfect_scores(rl, name, problem, grade, tokenizer, chat.perfect("...", one.gold(problem)))
+    return [
+        Finding(
+            "ok",
+            f"a perfect answer scores full and an empty one does not ({', '.join(task.tasks)}; {GOLDS} gold answers "
+            "each)",
+        )
+    ]
+
+
+def _perfect_scores(
+    rl: RL, name: str, problem: Problem, grade: Grade, tokenizer: PreTrainedTokenizerBase, text: str
+) -> None:
+    """A reward that does not look at the answer (a coin) sees two samples of one seed, and may pay both."""
+    samples = [_sample(problem, tokenizer, t) for t in (text, "")]
+    try:
+        perfect, empty = grade(problem, samples)
+    except RewardError as error:
+        raise _Stop(str(error)) from error
+    if perfect.total is None or empty.total is None:
+        raise _Stop(f"the reward could not grade a hand-made answer of task {name}: {perfect.error or empty.error}")
+    for part in ("accuracy", "format"):
+        if part in rl.rewards and (perfect.parts[part] != 1 or empty.parts[part] != 0):
+            raise _Stop(
+                f"task {name}: reward {part!r} gives the perfect answer {text[:80]!r} {perfect.parts[part]:g} "
+                f"and an empty one {empty.parts[part]:g}; it must be 1 and 0",
+                "see which tags the reward and the task's gold answer use",
+            )
+    if perfect.total < empty.total:
+        raise _Stop(
+            f"task {name}: an empty answer earns {empty.total:g}, a perfect one only {perfect.total:g}",
+            "see the weights in rl.rewards",
+        )
+
+
+def _sample(problem: Problem, tokenizer: PreTrainedTokenizerBase, text: str) -> Sample:
+    ids = np.asarray([*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id], dtype=np.int64)
+    return Sample(
+        id=f"{problem.id}/0",
+        problem_id=problem.id,
+        prompt_ids=np.zeros(1, dtype=np.int64),
+        ids=ids,
+        mask=np.ones(len(ids), dtype=bool),
+        sampler_logp=np.zeros(len(ids), dtype=np.float32),
+        temperature=1.0,
+        stop="stop",
+        versions=(0, 0),
+        seed=0,
+        text=text,
+    )
+
+
+# (b) template, tokenizer, stop tokens
+
+
+def _tokens(
+    config: Run, start: Path, policy: Policy, tokenizer: PreTrainedTokenizerBase, task: Mixture
+) -> Iterator[Finding]:
+    """Stop token, template and tokenizer agree, and an answer survives being tokens."""
+    rows = policy.unembed.shape[0]
+    stops = stop_ids(tokenizer, start)
+    if bad := [i for i in stops if not 0 <= i < rows]:
+        raise _Stop(
+            f"stop token {bad[0]} lies beyond the model's {rows} tokens", "mend eos_token_id in generation_config.json"
+        )
+    problem = task.problem(config.seed, "train", 0)
+    try:
+        prompt = chat.render(config.template, problem.prompt, tokenizer)
+    except Exception as error:  # a template is a program of the model's maker
+        raise _Stop(
+            f"the prompt cannot be rendered: {type(error).__name__}: {error}", "try template = 'r1-zero'"
+        ) from error
+    if prompt.rstrip().endswith(chat.THINK):
+        raise _Stop(
+            f"the chat template opens {chat.THINK} itself, so no answer could have the required form",
+            "use template = 'r1-zero', or a chat template that leaves the tag to the model",
+        )
+    text = chat.perfect("first this\nthen that", task.gold(problem))
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    back = str(tokenizer.decode(ids, skip_special_tokens=False))
+    if set(ids) & set(stops):
+        raise _Stop(
+            "a stop token occurs within a perfect answer, so that answer can never be written", "see eos_token_id"
+        )
+    if not chat.well_formed(back) or chat.split(back)[1] != chat.split(text)[1]:
+        raise _Stop(
+            f"the tokenizer does not keep an answer: {text[:80]!r} comes back as {back[:80]!r}",
+            "use another base or template",
+        )
+    again = tokenizer.decode(tokenizer.encode(prompt, add_special_tokens=False), skip_special_tokens=False)
+    if again != prompt:
+        yield Finding(
+            "warn",
+            f"the tokenizer changes the prompt: {prompt[-60:]!r} comes back as {again[-60:]!r}",
+            "see its normaliser",
+        )
+    elif tokenizer.unk_token_id is not None and tokenizer.unk_token_id in tokenizer.encode(
+        prompt, add_special_tokens=False
+    ):
+        yield Finding(
+            "warn", "the prompt holds characters that the tokenizer does not know", "use a byte-level tokenizer"
+        )
+    if config.template == "chat":
+        _turn_ends(tokenizer, stops)
+    ends = " ".join(repr(tokenizer.decode([i])) for i in stops)
+    yield Finding("ok", f"template {config.template!r}, tokenizer and stop token {ends} agree")
+
+
+def _turn_ends(tokenizer: PreTrainedTokenizerBase, stops: Sequence[int]) -> None:
+    """The token that the chat template writes after an assistant's turn must be one that sampling stops at."""
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "the reply"}]
+    tail = str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition("the reply")[2].lstrip()
+    first = tokenizer.encode(tail, add_special_tokens=False)[:1]
+    if not first or first[0] not in stops:
+        raise _Stop(
+            f"the chat template ends a turn with {tail[:20]!r}, which is no stop token, so answers would run on",
+            "add its id to eos_token_id in generation_config.json",
+        )
+
+
+# (c) problems enough, prompts short enough
+
+
+def _rollouts(rl: RL) -> int:
+    return math.ceil(rl.max_steps / rl.steps_per_generation)
+
+
+def _problems(rl: RL) -> int:
+    """Problems that the run draws (without the redraws of dynamic sampling)."""
+    return _rollouts(rl) * rl.problems_per_step * rl.steps_per_generation
+
+
+def _held_out(config: Run, task: Mixture, eval_tasks: dict[str, Task]) -> dict[str, list[Problem]]:
+    """The problems that probes and evaluations will ask, as they will draw them: name -> problems."""
+    assert config.rl is not None
+    held: dict[str, list[Problem]] = {}
+    try:
+        if config.rl.eval_steps:
+            share = max(1, config.rl.eval_problems // len(task.tasks))
+            for name, one in task.tasks.items():
+                held[f"val of {name}"] = distinct(one, config.seed, "val", share)
+        for name in config.eval.tasks if config.eval else ():
+            assert config.eval is not None
+            split = config.eval.split
+            problems = distinct(eval_tasks[name], config.seed, split, config.eval.problems)
+            held[f"{split} of {name}"] = held.get(f"{split} of {name}", []) + problems
+    except ValueError as error:
+        probe = not held and config.rl.eval_steps
+        fix = (
+            "lower rl.eval_problems, or set rl.eval_steps = 0" if probe else "lower eval.problems (or rl.eval_problems)"
+        )
+        raise _Stop(str(error), fix) from error
+    return held
+
+
+def _supply(
+    config: Run, task: Mixture, drawn: list[Problem], held: dict[str, list[Problem]], policy: Policy,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Iterator[Finding]:  # fmt: skip
+    """Distinct problems for a rollout, a group of two, and room for prompt and answer in the context."""
+    rl = config.rl
+    assert rl is not None
+    if rl.num_generations < 2:
+        raise _Stop("a group of 1 has nothing to compare its answer with", "set rl.num_generations to 2 or more")
+    need = rl.problems_per_step * rl.steps_per_generation
+    different = len({p.key for p in drawn})
+    if different < min(need, len(drawn)):
+        raise _Stop(
+            f"{different} different training problems, but a rollout takes {need}",
+            "add problems, or lower rl.problems_per_step",
+        )
+    total, shares = _problems(rl), sum(task.shares.values())
+    for name, one in task.tasks.items():
+        size: Callable[[str], int] | None = getattr(one, "size", None)
+        if size is not None:
+            epochs = total * task.shares[name] / shares / max(1, size("train"))
+            level: Literal["ok", "warn"] = "warn" if epochs > 20 else "ok"
+            advice = "add problems: seen so often, they are learnt by heart" if level == "warn" else ""
+            yield Finding(
+                level, f"{name}: {size('train'):,} training problems, seen about {epochs:.1f} times each", advice
+            )
+        if repeated := getattr(one, "repeated", 0):
+            yield Finding("warn", f"{name}: {repeated} lines repeat an earlier problem and count once", "remove them")
+    yield Finding("ok", f"{different:,} different problems in the {len(drawn):,} first draws of {total:,}")
+
+    context = getattr(policy.config.get_text_config(), "max_position_embeddings", None)
+    asked = [(p, rl.sampling.max_tokens, "rl.sampling.max_tokens") for p in drawn[:PROMPTS]]
+    asked += [
+        (p, rl.sampling.max_tokens, "rl.sampling.max_tokens")
+        for k, ps in held.items()
+        if k.startswith("val")
+        for p in ps
+    ]
+    if config.eval:
+        cap = config.eval.sampling.max_tokens
+        asked += [(p, cap, "eval.sampling.max_tokens") for ps in held.values() for p in ps]
+    texts = [chat.render(config.template, p.prompt, tokenizer) for p, *_ in asked]
+    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    n, problem, cap, key = max((n + c, p.id, c, k) for n, (p, c, k) in zip(lengths, asked, strict=True))
+    if context is not None and n > context:
+        room = context - (n - cap)
+        fix = f"set {key} = {room} or less" if room > 0 else "leave that problem out"
+        raise _Stop(
+            f"problem {problem} has {n - cap} tokens, and {n} with its answer; the model's context is {context}", fix
+        )
+    yield Finding(
+        "ok",
+        f"the longest prompt has {max(lengths)} tokens; with its answer at most {n} of {context or 'any'} in the "
+        "context",
+    )
+
+
+# (d) nothing held out is trained on
+
+
+def _contamination(config: Run, start: Path, drawn: list[Problem], held: dict[str, list[Problem]]) -> Iterator[Finding]:
+    """By content: held-out problems beside the RL prompts of this run and beside the base's corpus."""
+    assert config.rl is not None
+    file, corpus = start / "corpus_keys.npy", None
+    if file.is_file():
+        corpus = np.load(file, allow_pickle=False)
+    prompts = {p.key for p in drawn}
+    capped = (
+        f" (the first {len(drawn):,} of {_problems(config.rl):,} draws)" if len(drawn) < _problems(config.rl) else ""
+    )
+    counts: dict[str, int] = {}
+    for name, problems in held.items():
+        both = [p for p in problems if p.key in prompts]
+        if both:
+            raise _Stop(
+                f"{len(both)} of {len(problems)} {name} problems are among the RL prompts, first {both[0].id}",
+                "make the files disjoint: what is tested must not be trained on",
+            )
+        if corpus is not None:
+            keys = np.asarray([hash64(p.key) for p in problems], dtype=np.uint64)
+            at = np.searchsorted(corpus, keys)
+            hits = np.flatnonzero(corpus[np.minimum(at, len(corpus) - 1)] == keys) if len(corpus) else at[:0]
+            if len(hits):
+                raise _Stop(
+                    f"{len(hits)} of {len(problems)} {name} problems are in the base's corpus, first "
+                    f"{problems[hits[0]].id}",
+                    "use another base, or rebuild it without them",
+                )
+        split = name.partition(" of ")[0]
+        counts[split] = counts.get(split, 0) + len(problems)
+    if counts:
+        said = " and ".join(f"{n:,} {split}" for split, n in counts.items())
+        beside = f" and {len(corpus):,} corpus problems" if corpus is not None else ""
+        yield Finding("ok", f"0 of {said} problems in {len(prompts):,} different RL prompts{capped}{beside}")
+    if corpus is None:
+        yield Finding(
+            "warn",
+            "the base's corpus is unknown (no corpus_keys.npy): it may have seen the test problems",
+            "trust the difference before and after, not the level",
+        )
+
+
+# (e) and (f): let the base try, and count
+
+
+def _probe(
+    config: Run, start: Path, policy: Policy, tokenizer: PreTrainedTokenizerBase, task: Mixture, grade: Grade
+) -> Iterator[Finding]:
+    """A small rollout at the run's own sampling: does it end, does it score, do engine and learner agree, how fast."""
+    rl = config.rl
+    assert rl is not None
+    problems = [
+        replace(p, id=f"{i}:{p.id}") for i, p in enumerate(task.problem(config.seed, "train", i) for i in range(PROBES))
+    ]
+    n = min(rl.num_generations, PROBE_SAMPLES)
+    player = engine.local(policy, tokenizer, start, rl.engine)
+    began = time.monotonic()
+    samples = list(player.sample(requests(problems, n, rl.sampling, config.seed, config.template, tokenizer)))
+    seconds = time.monotonic() - began
+    player.close()
+    try:
+        groups = gather(samples, problems, grade)
+    except RewardError as error:
+        raise _Stop(str(error)) from error
+    written = sum(len(s.ids) for s in samples)
+    yield from _endings(rl, samples)
+    yield from _signal(rl, task, groups)
+    faults = [s.error for g in groups for s in g.scores if s.total is None]
+    if len(faults) > UNGRADED_LIMIT * len(samples):
+        raise _Stop(f"{len(faults)} of {len(samples)} answers could not be graded: {faults[0]}", "mend the reward")
+    gap, per_token = _agreement(rl, policy, groups)
+    if gap > 0.1:
+        what = f"engine and learner disagree by {gap:.2f} in a token's log-probability"
+        yield Finding(
+            "stop" if gap > 0.5 else "warn",
+            what,
+            "set rl.learner.dtype = 'float32'; if it stays, the engine is at fault",
+        )
+    else:
+        yield Finding("ok", f"engine and learner agree to {gap:.4f} in a token's log-probability")
+    yield from arithmetic(rl)
+    yield _memory(rl, policy, max(len(s.prompt_ids) for s in samples))
+    mean = written / len(samples)
+    answers = _problems(rl) * rl.num_generations
+    prompt = float(np.mean([len(s.prompt_ids) for s in samples]))
+    passes = 1 + (rl.steps_per_generation > 1) / 3 + (rl.beta > 0) / 3  # a scoring pass is about a third of an update
+    hours = (answers * mean * seconds / written + answers * (mean + prompt) * per_token * passes) / 3600
+    time_ = (
+        f"{hours:.1f} hours"
+        if hours >= 1
+        else f"{60 * hours:.0f} minutes"
+        if hours > 1 / 30
+        else f"{3600 * hours:.0f} seconds"
+    )
+    yield Finding(
+        "ok",
+        f"about {time_} at today's {mean:.0f} tokens an answer ({written / seconds:,.0f} tokens/s sampled, "
+        f"{1 / per_token:,.0f} tokens/s learnt); longer answers take longer",
+    )
+
+
+def _endings(rl: RL, samples: list[Sample]) -> Iterator[Finding]:
+    cut = float(np.mean([s.stop == "length" for s in samples]))
+    length = float(np.mean([len(s.ids) for s in samples]))
+    cap = rl.sampling.max_tokens
+    if cut == 1:
+        raise _Stop(
+            f"none of {len(samples)} answers ended by itself within {cap} tokens, so none could have the required form",
+            f"raise rl.sampling.max_tokens to {4 * cap}; if still none ends, the base does not know its stop token: "
+            "fine-tune it first",
+        )
+    what = f"{cut:.0%} of {len(samples)} answers are cut at {cap} tokens (mean length {length:.0f})"
+    if cut > 0.5:
+        yield Finding(
+            "warn",
+            f"{what}: most of the training would be about cut answers",
+            f"raise rl.sampling.max_tokens to {2 * cap}",
+        )
+    elif cut > 0.1:
+        yield Finding("warn", what, f"raise rl.sampling.max_tokens to {2 * cap} if that stays so in the first steps")
+    else:
+        yield Finding("ok", what)
+
+
+def _signal(rl: RL, task: Mixture, groups: list[Group]) -> Iterator[Finding]:
+    """Does my base have signal on my task?"""
+    judge = rewards.each(rewards.shipped(task.check), {"accuracy": 1.0, "format": 1.0})
+    parts = [[s.parts for s in judge(g.problem, g.samples)] for g in groups]
+    n = len(groups[0].samples)
+    right = [sum(p.get("accuracy", 0.0) for p in row) for row in parts]
+    form = float(np.mean([p["format"] for row in parts for p in row]))
+    solved, teach = sum(r > 0 for r in right), sum(informative(g) for g in groups)
+    facts = (
+        f"the base solves {solved} of {len(groups)} problems within {n} tries (pass@1 "
+        f"{sum(right) / (n * len(groups)):.0%}), "
+        f"{form:.0%} of its answers have the required form, {teach} of {len(groups)} groups have rewards that differ"
+    )
+    if sum(right) == n * len(groups):
+        yield Finding("warn", f"{facts}: it can do this already", "give it harder problems")
+    elif not solved:
+        rest = "; only the form could be learnt" if teach else ", so nothing could be learnt"
+        yield Finding(
+            "warn",
+            f"does the base have signal on this task? No: {facts}{rest}",
+            "give it easier problems first; or a larger rl.num_generations; or fine-tune it on some solutions",
+        )
+    elif teach < len(groups) / 4:
+        yield Finding(
+            "warn",
+            f"does the base have signal on this task? Little: {facts}",
+            f"raise rl.num_generations to {2 * rl.num_generations}, or set rl.dynamic_sampling = true",
+        )
+    else:
+        yield Finding("ok", f"does the base have signal on this task? Yes: {facts}")
+
+
+def _agreement(rl: RL, policy: Policy, groups: list[Group]) -> tuple[float, float]:
+    """(mean absolute gap between the engine's and the learner's log-probs, seconds a token of forward and backward)."""
+    rows = [replace(e, weight=e.advantage) for e in examples_of(groups, lambda r: np.ones_like(r))]
+    first = next(micro_batches([len(e.ids) for e in rows], min(rl.learner.tokens_per_micro_batch, 8192)))
+    batch = collate([rows[i] for i in first], rl.learner.device)
+    began = time.monotonic()
+    logp = outputs(policy, batch, entropy=True).logp
+    logp.sum().backward()
+    seconds = time.monotonic() - began
+    policy.zero_grad(set_to_none=True)
+    assert batch.sampler_logp is not None
+    gap = (logp.detach() - batch.sampler_logp)[batch.mask].abs().mean()
+    return float(gap), seconds / sum(len(rows[i].ids) for i in first)
+
+
+def arithmetic(rl: RL) -> Iterator[Finding]:
+    """The batch in words: nothing is derived behind the user's back."""
+    k, answers = rl.steps_per_generation, rl.problems_per_step * rl.num_generations
+    updates = _rollouts(rl) * k
+    sampled = f"a rollout of {answers * k:,} answers feeds {k} updates" if k > 1 else "1 update a rollout"
+    yield Finding(
+        "ok",
+        f"{rl.problems_per_step} problems x {rl.num_generations} samples = {answers:,} answers a step, {sampled}, "
+        f"{updates:,} updates = {answers * updates:,} answers, at most {answers * updates * rl.sampling.max_tokens:,} "
+        "tokens",
+    )
+    if updates != rl.max_steps:
+        yield Finding(
+            "warn",
+            f"a rollout feeds {k} updates, so {rl.max_steps} cannot end on one",
+            f"set rl.max_steps = {updates}",
+        )
+
+
+def _memory(rl: RL, policy: Policy, prompt: int) -> Finding:
+    """What will be held at once, roughly; activations by the tensors that a layer keeps for its backward pass."""
+    c = policy.config.get_text_config()
+    size = sum(p.numel() for p in policy.parameters())
+    heads = c.num_attention_heads
+    kv, dim = getattr(c, "num_key_value_heads", None) or heads, getattr(c, "head_dim", None) or c.hidden_size // heads
+    width = {"float32": 4, "bfloat16": 2}
+    longest = prompt + rl.sampling.max_tokens
+    slots = min(rl.engine.max_num_seqs, rl.problems_per_step * rl.steps_per_generation * rl.num_generations)
+    layer = 4 * c.hidden_size + 3 * (heads + 2 * kv) * dim + 4 * getattr(c, "intermediate_size", 4 * c.hidden_size)
+    layer += 2 * heads * longest if longest <= 512 else 0
+    rows = max(1, rl.learner.tokens_per_micro_batch // longest)
+    parts = {
+        "weights": 4 * size * (2 + (rl.beta > 0)),  # the learner's, the engine's, the reference's
+        "gradients": 4 * size,
+        "Adam": 8 * size,
+        "activations": rows * longest * layer * c.num_hidden_layers * width[rl.learner.dtype],
+        "logits": 2 * min(CHUNK_BYTES, 4 * rows * longest * c.vocab_size),
+        "cache": 2 * slots * longest * c.num_hidden_layers * kv * dim * width[rl.engine.dtype],
+    }
+    total = sum(parts.values())
+    what = f"{size / 1e6:.1f}M parameters; memory about {_mb(total)}: " + ", ".join(
+        f"{k} {_mb(v)}" for k, v in parts.items()
+    )
+    if rl.learner.device.startswith("cuda"):
+        free = torch.cuda.mem_get_info(rl.learner.device)[0]
+    else:
+        free = psutil.virtual_memory().available
+    if total < 0.8 * free:
+        return Finding("ok", f"{what} (of {_mb(free)} free)")
+    largest = max(("cache", "activations"), key=parts.__getitem__)
+    fix = "rl.engine.max_num_seqs" if largest == "cache" else "rl.learner.tokens_per_micro_batch"
+    return Finding("warn", f"{what}, but only {_mb(free)} are free", f"lower {fix}; the results stay the same")
+
+
+def _mb(count: float) -> str:
+    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
