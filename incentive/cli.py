@@ -81,8 +81,9 @@ def _guarded() -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    before: Any = None
     with contextlib.suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGTERM, _terminated)
+        before = signal.signal(signal.SIGTERM, _terminated)
     try:
         yield
         sys.stdout.flush()
@@ -110,6 +111,9 @@ def _guarded() -> Iterator[None]:
             code = _fail(f"error: out of memory\nLower {sizes}.", 2)
         else:
             raise
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
     raise typer.Exit(code)
 
 
@@ -172,8 +176,6 @@ def run(
             raise RunError(f"--run {where} is a file\nGive a folder, new or of a run to --resume.")
         resume = resume or bool(rerun)
         stored = stored_config(where) if resume else None
-        if stored and recipe.endswith(".toml"):
-            stored = recipes.merge(stored, found.data)  # the file is what the user edits
         settings = recipes.resolve(found, sets or [], seed, stored)
         if dry_run:
             _plan(found, settings, where)

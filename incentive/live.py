@@ -203,6 +203,10 @@ class View:
             self._line(self._progress())
 
     def _begin(self, event: dict[str, Any]) -> None:
+        if self.stage == "zero" and self._live is not None and self._console is not None:
+            with self._guarded():
+                self._console.print(self.panel())  # its curves stay on the screen
+            self.findings = []
         self.stage, self.rows, self.done, self.total = event["stage"], [], 0, 0
         path = event.get("metrics")
         if path is not None and path.exists():  # a resumed run: its curves go on
@@ -329,7 +333,8 @@ class View:
         if self.stage == "zero" and self.thought:
             parts += [Text(), self._thought(inner)]
         seconds, money = self.cost()
-        price = f"${self.settings.price_per_core_hour:g} a core-hour, {self.settings.threads} cores"
+        cores = f"{self.settings.threads} core" + ("s" if self.settings.threads > 1 else "")
+        price = f"${self.settings.price_per_core_hour:g} a core-hour, {cores}"
         parts += [Text(), Text(f"{duration(seconds)} so far   ${money:.4f} at {price}", style="dim")]
         for f in self.findings:
             parts.append(Text(f"{f.level}: {f.what}; {f.advice}", style=_STYLES.get(f.level, "")))
