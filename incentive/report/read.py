@@ -1,0 +1,263 @@
+"""A run directory as data. Whatever is missing or torn is None or left out: a report must open on any run."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import zstandard
+
+from incentive import ledger
+from incentive.records import Group, group_from_json
+
+Kind = Literal["rl", "pretrain", "eval", "other"]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StageFiles:
+    """One stage's folder."""
+
+    name: str
+    dir: Path
+    kind: Kind
+    section: dict[str, Any]  # its settings
+    rows: list[Row]  # metrics.jsonl
+    torn: int  # lines of it that could not be read
+    about: dict[str, Any]  # stage.json
+    done: dict[str, Any]  # done.json; {} while it is not
+    results: dict[str, Any]  # results.json of an evaluation
+    parameters: int | None
+
+    def series(self, key: str) -> list[tuple[float, float]]:
+        """(step, value) of the rows that have the key."""
+        found = []
+        for row in self.rows:
+            value = row.get(key)
+            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+                found.append((float(row["step"]), float(value)))
+        return found
+
+    def keys(self, pattern: str) -> list[str]:
+        """First groups of the pattern over the rows' keys, in order of appearance."""
+        found = (re.fullmatch(pattern, key) for row in self.rows for key in row)
+        return list(dict.fromkeys(m[1] for m in found if m))
+
+    def rollouts(self) -> dict[int, Path]:
+        """Step -> file, in order."""
+        found = {
+            int(m[1]): p for p in (self.dir / "rollouts").glob("*.jsonl.zst") if (m := re.match(r"(\d+)\.", p.name))
+        }
+        return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Everything of a run that the page shows."""
+
+    dir: Path
+    about: dict[str, Any]
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    summary: dict[str, Any]
+    done: bool
+    preflight: list[dict[str, Any]]
+    controls: dict[str, Any]
+    skills: dict[str, Any]
+    stages: list[StageFiles]  # in the order of the flow
+    aside: list[str]  # folders of stages under other settings
+
+    def of(self, kind: Kind) -> list[StageFiles]:
+        return [s for s in self.stages if s.kind == kind]
+
+    @property
+    def cores(self) -> int:
+        cores = self.environment.get("cores")
+        return cores if isinstance(cores, int) and cores > 0 else int(self.config.get("threads") or 1)
+
+    @property
+    def price(self) -> float:
+        price = self.config.get("price_per_core_hour")
+        return float(price) if isinstance(price, int | float) else 0.0
+
+    @property
+    def parameters(self) -> int | None:
+        return next((s.parameters for s in reversed(self.stages) if s.parameters), None)
+
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """Name -> results by task: `before` first, `after` last; summary.json stands in for a lost results.json."""
+        found = {s.name: s.results for s in self.stages if s.results}
+        for name in ("before", "after"):
+            if name not in found and _tasks(self.summary.get(name)):
+                found[name] = _tasks(self.summary[name])
+        return dict(sorted(found.items(), key=lambda item: (item[0] != "before", item[0] == "after")))
+
+    def costs(self, stage: StageFiles) -> ledger.Costs | None:
+        """The ledger of a stage, or None where its metrics do not allow one."""
+        scorings = 0
+        if (
+            stage.kind == "rl"
+        ):  # old log-probs once a rollout feeds several updates; the reference's where there is a KL
+            scorings = int(stage.section.get("steps_per_generation", 1) > 1) + int(stage.section.get("beta", 0.001) > 0)
+        parameters = stage.parameters or self.parameters or 0
+        try:
+            return ledger.fold(stage.dir / "metrics.jsonl", parameters, self.cores, self.price, scorings=scorings)
+        except (OSError, ledger.LedgerError):
+            return None
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; None where it is missing or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _tasks(value: Any) -> dict[str, Any]:
+    """Results by task: the entries that are results."""
+    return {k: v for k, v in _dict(value).items() if isinstance(v, dict) and "pass@1" in v}
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _rows(path: Path) -> tuple[list[Row], int]:
+    """(rows with a step, lines that are none)."""
+    try:
+        lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    except OSError:
+        return [], 0
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+    return rows, len(lines) - len(rows)
+
+
+def count_parameters(folder: Path) -> int | None:
+    """Weights that multiply, from the headers of a folder's safetensors: an input embedding that is not also the head
+    stays out, as `ledger.flops` wants it. None where there is no model."""
+    shapes: dict[str, list[int]] = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        try:
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            shapes |= {k: v["shape"] for k, v in header.items() if k != "__metadata__"}
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
+            return None
+    if "lm_head.weight" in shapes:
+        shapes = {k: v for k, v in shapes.items() if not k.endswith("embed_tokens.weight")}
+    return sum(math.prod(s) for s in shapes.values()) or None
+
+
+def _parameters(stage: Path) -> int | None:
+    checkpoints = sorted(stage.glob("checkpoints/step-*"))
+    folders = [stage / "model", stage / "best", *reversed(checkpoints)]
+    return next((n for folder in folders if (n := count_parameters(folder))), None)
+
+
+def base_parameters(base: Any) -> int | None:
+    """Of the base that the run started from: shipped in the package, or a folder that is still there."""
+    if not isinstance(base, str) or not base:
+        return None
+    shipped = Path(__file__).parent.parent / "assets" / base
+    return next((n for folder in (shipped, Path(base)) if (n := count_parameters(folder))), None)
+
+
+def _kind(section: dict[str, Any], rows: list[Row], results: dict[str, Any]) -> Kind:
+    if "num_generations" in section or any("reward" in row for row in rows[:50]):
+        return "rl"
+    if results or {"samples", "split"} <= section.keys() or any("time/evaluate" in row for row in rows[:1]):
+        return "eval"
+    return "pretrain" if "documents" in section or any("nll" in row for row in rows[:50]) else "other"
+
+
+def _stage(folder: Path, config: dict[str, Any]) -> StageFiles:
+    about, done = _dict(read_json(folder / "stage.json")), _dict(read_json(folder / "done.json"))
+    rows, torn = _rows(folder / "metrics.jsonl")
+    results = _tasks(read_json(folder / "results.json"))
+    section = _dict(_dict(about.get("of")).get("section"))
+    kind = _kind(section, rows, results)
+    section = {**_dict(config.get(kind)), **section}
+    return StageFiles(folder.name, folder, kind, section, rows, torn, about, done, results, _parameters(folder))
+
+
+def inputs(stage: StageFiles) -> list[str]:
+    """Keys of what a stage was made from."""
+    of = _dict(_dict(stage.about.get("of")).get("inputs"))
+    found = [of.get("start"), *(of.get("data") or [] if isinstance(of.get("data"), list) else [])]
+    found += stage.done.get("inputs") or []
+    return list(dict.fromkeys(k for k in found if isinstance(k, str) and k))
+
+
+def _in_order(stages: list[StageFiles]) -> list[StageFiles]:
+    """After what they were made from; `before` ahead of its equals."""
+    made = {s.done["artifact"]: s for s in stages if isinstance(s.done.get("artifact"), str)}
+
+    def depth(stage: StageFiles, seen: frozenset[str] = frozenset()) -> int:
+        parents = [made[k] for k in inputs(stage) if k in made and made[k].name not in seen | {stage.name}]
+        return max((1 + depth(p, seen | {stage.name}) for p in parents), default=int(stage.kind != "pretrain"))
+
+    return sorted(stages, key=lambda s: (s.name == "after", depth(s), s.name != "before", s.name))
+
+
+def _skills(folder: Path, stages: list[StageFiles]) -> dict[str, Any]:
+    places = [folder, *(s.dir for s in stages), *(s.dir / "model" for s in stages)]
+    for place in places:
+        if found := _dict(read_json(place / "skills.json")):
+            return found
+    return next((s.done["meta"]["skills"] for s in stages if _dict(_dict(s.done.get("meta")).get("skills"))), {})
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Read a run directory, finished or not."""
+    config = _toml(folder / "config.toml")
+    subfolders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    aside = [p.name for p in subfolders if ".old-" in p.name]
+    live = [p for p in subfolders if p.name not in aside]
+    marks = ("stage.json", "metrics.jsonl", "results.json")
+    stages = _in_order([_stage(p, config) for p in live if any((p / m).exists() for m in marks)])
+    preflight = read_json(folder / "preflight.json")
+    return RunFiles(
+        dir=folder,
+        about=_dict(read_json(folder / "run.json")),
+        config=config,
+        environment=_dict(read_json(folder / "environment.json")),
+        summary=_dict(read_json(folder / "summary.json")),
+        done=(folder / "done.json").exists(),
+        preflight=[p for p in preflight if isinstance(p, dict)] if isinstance(preflight, list) else [],
+        controls=_dict(read_json(folder / "controls.json")),
+        skills=_skills(folder, stages),
+        stages=stages,
+        aside=aside,
+    )
+
+
+def groups(path: Path, limit: int) -> Iterator[Group]:
+    """The first `limit` groups of a rollout file. It reads no further: an evaluation stores very many answers."""
+    try:
+        with zstandard.open(path, "rt", encoding="utf-8") as file:
+            for line in islice(file, limit):
+                yield group_from_json(json.loads(line))
+    except (OSError, ValueError, KeyError, TypeError, zstandard.ZstdError):
+        return
