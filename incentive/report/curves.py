@@ -25,7 +25,8 @@ def ends(points: list[Point], say: Callable[[float], str]) -> str:
 
 def tasks_of(stage: StageFiles) -> list[str]:
     names = [*stage.keys(r"rewards/accuracy/(?!mean$)(.+)"), *stage.keys(r"val/([^/]+)/accuracy")]
-    return list(dict.fromkeys(names))
+    asked = list(stage.section.get("tasks") or {})
+    return sorted(dict.fromkeys(names), key=lambda n: (asked.index(n) if n in asked else len(asked), n))
 
 
 def accuracy(stage: StageFiles, size: svg.Size | None = None) -> str:
@@ -138,19 +139,20 @@ def _rewards(stage: StageFiles) -> str:
     return svg.line_chart(series, about=f"other rewards over steps of {stage.name}")
 
 
-PHASES = ("sample", "reward", "score", "update", "evaluate")
+PHASES = {"sample": 1, "reward": 2, "score": 3, "update": 4, "evaluate": 5, "other": 0}  # phase -> colour
 
 
 def _time(stage: StageFiles) -> str:
     """Seconds of each step by phase, stacked."""
     rows = [r for r in stage.rows if "time/step" in r]
-    names = list(dict.fromkeys([*PHASES, *stage.keys(r"time/(?!step$)(.+)")]))
+    names = list(dict.fromkeys([*list(PHASES)[:-1], *stage.keys(r"time/(?!step$)(.+)")]))
     layers = [(name, [float(r.get(f"time/{name}") or 0) for r in rows]) for name in names]
     rest = [max(0.0, float(r.get("time/step") or 0) - sum(v[i] for _, v in layers)) for i, r in enumerate(rows)]
     whole = sum(float(r.get("time/step") or 0) for r in rows)
     if sum(rest) > 0.02 * whole:
         layers.append(("other", rest))
-    return svg.area_chart([float(r["step"]) for r in rows], layers, about=f"seconds of each step of {stage.name}")
+    steps = [float(r["step"]) for r in rows]
+    return svg.area_chart(steps, layers, about=f"seconds of each step of {stage.name}", colours=PHASES)
 
 
 def _health(stage: StageFiles) -> Html:

@@ -53,7 +53,8 @@ def _story(run: RunFiles) -> Html:
     """What was trained, from what, on which problems, in a few sentences."""
     trained, base = run.of("rl"), _base(run)
     size = run.parameters or base_parameters(run.config.get("base"))
-    model = f"the language model {base}" + (f", {size / 1e6:.2f} million parameters," if size else "")
+    model = f"the language model {base}" if run.config.get("base") else "a language model"
+    model += f", {size / 1e6:.2f} million parameters," if size else ""
     if not trained:
         made = run.of("pretrain")
         if made:

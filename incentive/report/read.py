@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import zstandard
 
-from incentive import ledger
+from incentive import config, ledger
 from incentive.records import Group, group_from_json
 
 Kind = Literal["rl", "pretrain", "eval", "other"]
@@ -84,8 +84,9 @@ class RunFiles:
 
     @property
     def price(self) -> float:
-        price = self.config.get("price_per_core_hour")
-        return float(price) if isinstance(price, int | float) else 0.0
+        default = config.Run.model_fields["price_per_core_hour"].default
+        price = self.config.get("price_per_core_hour", default)
+        return float(price) if isinstance(price, int | float) else float(default)
 
     @property
     def parameters(self) -> int | None:
@@ -192,13 +193,13 @@ def _kind(section: dict[str, Any], rows: list[Row], results: dict[str, Any]) -> 
     return "pretrain" if "documents" in section or any("nll" in row for row in rows[:50]) else "other"
 
 
-def _stage(folder: Path, config: dict[str, Any]) -> StageFiles:
+def _stage(folder: Path, settings: dict[str, Any]) -> StageFiles:
     about, done = _dict(read_json(folder / "stage.json")), _dict(read_json(folder / "done.json"))
     rows, torn = _rows(folder / "metrics.jsonl")
     results = _tasks(read_json(folder / "results.json"))
     section = _dict(_dict(about.get("of")).get("section"))
     kind = _kind(section, rows, results)
-    section = {**_dict(config.get(kind)), **section}
+    section = {**_dict(settings.get(kind)), **section}
     return StageFiles(folder.name, folder, kind, section, rows, torn, about, done, results, _parameters(folder))
 
 
@@ -231,17 +232,17 @@ def _skills(folder: Path, stages: list[StageFiles]) -> dict[str, Any]:
 
 def read_run(folder: Path) -> RunFiles:
     """Read a run directory, finished or not."""
-    config = _toml(folder / "config.toml")
+    settings = _toml(folder / "config.toml")
     subfolders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     aside = [p.name for p in subfolders if ".old-" in p.name]
     live = [p for p in subfolders if p.name not in aside]
     marks = ("stage.json", "metrics.jsonl", "results.json")
-    stages = _in_order([_stage(p, config) for p in live if any((p / m).exists() for m in marks)])
+    stages = _in_order([_stage(p, settings) for p in live if any((p / m).exists() for m in marks)])
     preflight = read_json(folder / "preflight.json")
     return RunFiles(
         dir=folder,
         about=_dict(read_json(folder / "run.json")),
-        config=config,
+        config=settings,
         environment=_dict(read_json(folder / "environment.json")),
         summary=_dict(read_json(folder / "summary.json")),
         done=(folder / "done.json").exists(),

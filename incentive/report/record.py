@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from incentive import config, ledger
 from incentive.report import svg
+from incentive.report.curves import PHASES
 from incentive.report.markup import Html, details, esc, figure, join, plain, section, table, tag
 from incentive.report.outcome import money
 from incentive.report.read import RunFiles, StageFiles, inputs
@@ -127,7 +128,7 @@ def cost(run: RunFiles) -> Html:
         notes.append(f"The metrics of {', '.join(broken)} cannot be costed.")
     parts: list[str] = [table(columns, [*rows, *whole], "numbers", [*([""] * len(rows)), "total"])] if costs else []
     parts += [tag("p", n, cls="note") for n in notes]
-    chart = svg.bar_chart(phases, about="wall time of each stage by phase", x_format=ledger.duration)
+    chart = svg.bar_chart(phases, about="wall time of each stage by phase", x_format=ledger.duration, colours=PHASES)
     parts.append(tag("div", figure(chart, "Wall time by phase"), cls="wide"))
     for name, c in costs.items():
         if c.phases:
@@ -138,7 +139,10 @@ def cost(run: RunFiles) -> Html:
 def _phases(c: ledger.Costs) -> dict[str, float]:
     named = {k: v for k, v in c.phases.items() if v > 0}
     rest = c.seconds - sum(named.values())
-    return named | ({"other": rest} if rest > 0.005 * c.seconds else {}) if named else {"steps": c.seconds}
+    if not named:  # pretraining and the like: a step is its update
+        return {"update": c.seconds}
+    ordered = {k: named[k] for k in sorted(named, key=lambda k: (list(PHASES).index(k) if k in PHASES else 9, k))}
+    return ordered | ({"other": rest} if rest > 0.005 * c.seconds else {})
 
 
 # surroundings

@@ -107,7 +107,7 @@ def over_steps(stage: StageFiles) -> Html:
     steps = list(files)
     picked = list(dict.fromkeys([steps[0], steps[len(steps) // 2], steps[-1]])) if steps else []
     found = {s: list(groups(files[s], GROUPS)) for s in picked}
-    tasks = list(dict.fromkeys(_task(g) for gs in found.values() for g in gs))[:4]
+    tasks = sorted({_task(g) for gs in found.values() for g in gs})[:4]
     rows = []
     for task in tasks:
         cards, key = [], None

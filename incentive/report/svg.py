@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 Point = tuple[float, float]
@@ -368,8 +369,9 @@ def area_chart(
     x_label: str = "step",
     y_format: Format = number,
     size: Size | None = None,
+    colours: Mapping[str, int] = MappingProxyType({}),
 ) -> str:
-    """Layers on top of each other, the first at the bottom; the legend stands beside it, top layer first."""
+    """Layers on top of each other, the first at the bottom, each with its name at its right end."""
     layers = [(name, values) for name, values in layers if any(values)]
     if not layers or not xs:
         return ""
@@ -385,10 +387,10 @@ def area_chart(
     plane.hover([*reversed(columns), ("together", list(zip(xs, sums[-1], strict=True)))], x_label, y_format)
     ends = []
     for i, name in enumerate(names):
-        low, high = sums[i], sums[i + 1]
+        low, high, colour = sums[i], sums[i + 1], colours.get(name, i + 1)
         edge = [*zip(xs, high, strict=True), *reversed(list(zip(xs, low, strict=True)))]
-        plane.out.append(f'<path class="area" d="{_path(plane.at(edge))}Z" style="fill:{_paint(i + 1)}"/>')
-        ends.append((name, plane.y((low[-1] + high[-1]) / 2), i + 1))
+        plane.out.append(f'<path class="area" d="{_path(plane.at(edge))}Z" style="fill:{_paint(colour)}"/>')
+        ends.append((name, plane.y((low[-1] + high[-1]) / 2), colour))
     plane.labels(ends)
     return plane.svg(about)
 
@@ -444,20 +446,21 @@ def bar_chart(
     about: str,
     x_format: Format = number,
     width: float = 640,
+    colours: Mapping[str, int] = MappingProxyType({}),
 ) -> str:
     """One horizontal bar for each row, of named parts on a common scale; the whole stands at its end."""
     rows = [(label, parts) for label, parts in rows if sum(v for _, v in parts) > 0]
     if not rows:
         return ""
     names = list(dict.fromkeys(name for _, parts in rows for name, _ in parts))
+    paints = {name: _paint(colours.get(name, i + 1)) for i, name in enumerate(names)}
     line, top, left = 30.0, 30.0, 14.0 + max(len(label) for label, _ in rows) * 8
     most = max(sum(v for _, v in parts) for _, parts in rows)
     size, room = Size(width, top + line * len(rows) + 4), width - left - 100
     out, x = [], left
-    for i, name in enumerate(names):
-        out.append(
-            f'<rect x="{x:.1f}" y="4" width="11" height="11" rx="2" style="fill:{_paint(i + 1)};fill-opacity:.82"/>'
-        )
+    for name in names:
+        square = f'<rect x="{x:.1f}" y="4" width="11" height="11" rx="2" '
+        out.append(f'{square}style="fill:{paints[name]};fill-opacity:.82"/>')
         out.append(_text(x + 16, 14, name))
         x += 16 + len(name) * CHAR + 18
     for row, (label, parts) in enumerate(rows):
@@ -466,10 +469,9 @@ def bar_chart(
         for name, value in parts:
             wide = room * value / most
             title = html.escape(f"{label}, {name}: {x_format(value)}")
-            paint = _paint(names.index(name) + 1)
             out.append(
                 f'<rect x="{x:.1f}" y="{y}" width="{max(0.0, wide - 0.6):.1f}" height="20" rx="1.5" '
-                f'style="fill:{paint};fill-opacity:.82"><title>{title}</title></rect>'
+                f'style="fill:{paints[name]};fill-opacity:.82"><title>{title}</title></rect>'
             )
             x += wide
         out.append(_text(x + 6, y + 14, x_format(sum(v for _, v in parts))))
