@@ -267,6 +267,18 @@ def test_answers_that_never_end_stop(tiny_model: Path) -> None:
     )
 
 
+def test_an_engine_with_stale_weights_stops(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(*args: Any) -> Any:
+        player = made(*args)
+        player.policy.final_norm.data.mul_(-10)  # negative: no token repeats for ever
+        return player
+
+    made = guard.engine.local
+    monkeypatch.setattr(guard.engine, "local", stale)
+    found = look(tiny_model, {"sampling": {"max_tokens": 300}})
+    assert says(found, "engine and learner disagree by", "stop"), "\n".join(f.what for f in found)
+
+
 def test_signal_is_judged_by_what_the_base_can_do(tiny_model: Path, tmp_path: Path) -> None:
     """A check that half of all texts pass: the verdict is yes; one that all answers pass: it can do this already."""
     any_text = Jsonl(lines(tmp_path / "a.jsonl", 40, split="train"), "odd", check=lambda p, a: bool(a))
@@ -347,6 +359,10 @@ def test_each_problem_is_told_once_and_again_only_after_it_was_gone(sick: dict[s
     again = feed([*well, *ill, *well, *well, *ill])
     assert [f.level for f in again] == [found[0].level] * 2
     assert again[0] == found[0]
+
+
+def test_length_that_pays_is_no_problem() -> None:
+    assert feed([HEALTHY | {"completions/mean_length": 40 * 1.1**n, "reward": 0.5 + 0.02 * n} for n in range(30)]) == []
 
 
 def test_hovering_at_the_threshold_is_told_once() -> None:
