@@ -83,7 +83,7 @@ class Pretrain(Section):
         optimizer="muon", learning_rate=6e-3, lr_scheduler_type="cosine", min_lr_ratio=0.05, warmup_steps=50, weight_decay=0.1
     )
     learner: Learner = Learner(tokens_per_micro_batch=8192)
-    documents: int = Field(600_000, gt=0)
+    documents: int = Field(250_000, gt=0)
     """Documents in the corpus; each is seen once."""
     tokens_per_step: int = Field(16384, gt=0)
     retry_dose: float = Field(0.1, ge=0, le=1)
@@ -135,6 +135,25 @@ class RL(Section):
     """Full checkpoint every this many updates."""
     keep: Literal["all", "last", "evals"] = "all"
     """Rollouts kept on disk: all; those of the last 100 steps; those of every eval step and the last 100."""
+
+
+class Collect(Section):
+    """Rejection sampling: answers of a policy, the right ones kept."""
+
+    tasks: dict[str, float] = {"countdown3": 0.5, "countdown4": 0.5}
+    problems: int = Field(1000, gt=0)
+    samples: int = Field(16, gt=0)
+    sampling: Sampling = Sampling()
+    engine: Engine = Engine()
+
+
+class SFT(Section):
+    """Supervised fine-tuning on answers; the loss is the token mean over the answers."""
+
+    epochs: int = Field(2, gt=0)
+    tokens_per_step: int = Field(8192, gt=0)
+    optim: Optim = Optim(learning_rate=4e-4, lr_scheduler_type="cosine", warmup_steps=5)
+    learner: Learner = Learner()
 
 
 class Eval(Section):

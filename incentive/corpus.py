@@ -106,11 +106,12 @@ class _Solver:
         return _form(rng, f"{work}{check}no", answer)
 
     def persist(self, wrong: list[tuple[str, str, str]], right: tuple[str, str, str]) -> str:
-        """Check, fail, start again; in the end it is found, or the writer gives up."""
+        """Check, fail, start again at least once; in the end it is found, or the writer gives up."""
         rng = self.rng
         failures = 1
         while failures < len(wrong) and rng.random() < 0.68:
             failures += 1
+        found = failures == 1 or rng.random() < 0.7
         lines, answer = [], "none"
         for i in range(failures):
             work, check, answer = wrong[i]
@@ -118,7 +119,7 @@ class _Solver:
             lines.append((_pick(rng, TURNS) if i else "") + work + check + verdict)
             if verdict == "yes":
                 return _form(rng, "".join(lines), answer)
-        if rng.random() < 0.7:
+        if found:
             work, check, answer = right
             lines.append(_pick(rng, TURNS) + work + check + self.say(True))
             return _form(rng, "".join(lines), answer)
@@ -140,6 +141,8 @@ def _countdown(task: Countdown, rng: Random, habits: Habits) -> Document | None:
     for _ in range(14):
         other = random_chain(rng, numbers)
         if other is None or other[-1][3] == target:
+            continue
+        if split_of(task.key(numbers, other[-1][3])) != "train":  # it would solve a held-out problem
             continue
         a, op, b, _ = other[0]
         same = (op, *sorted((a, b)), *(step[1:3] for step in other[1:])) if op != "-" else tuple(other)
@@ -164,14 +167,14 @@ def _arithmetic(task: Arithmetic, rng: Random, habits: Habits) -> Document | Non
 
 
 def _logic_try(liars: str, said: list[Statement]) -> tuple[str, str, str]:
-    """`AC? A ok B no`: an assignment, then each statement until one does not fit."""
+    """`AC`, its check `? A ok B no` (each statement until one does not fit), and the answer."""
     marks, name = [], liars or "none"
     for person, statement in zip(NAMES, said, strict=True):
         ok = fits(liars, person, statement)
         marks.append(f" {person} {'ok' if ok else 'no'}")
         if not ok:
             break
-    return f"{name}?{''.join(marks)}", " ", name
+    return name, f"?{''.join(marks)} ", name
 
 
 def _logic(task: Logic, rng: Random, habits: Habits) -> Document | None:

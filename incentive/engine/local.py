@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -21,8 +20,6 @@ from incentive.config import Engine as EngineConfig
 from incentive.engine.base import draw, finished, uniform
 from incentive.model.lean import Lean
 from incentive.records import Request, Sample
-
-GROW = 64  # tokens by which the cache grows
 
 
 @dataclass
@@ -46,6 +43,8 @@ class LocalEngine:
         self.policy, self.tokenizer, self.config = policy, tokenizer, config
         self.stop_ids = torch.tensor(stop_ids)
         self.version = 0
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         self.policy.load_named(dict(weights))
@@ -54,17 +53,12 @@ class LocalEngine:
     def close(self) -> None:
         pass
 
-    # the cache: keys and values (layers, slots * kv_heads, tokens, D), one block a slot
-
-    def _allocate(self, slots: int, tokens: int) -> None:
+    def _reserve(self, slots: int, tokens: int) -> None:
+        """Keys and values (layers, slots, kv_heads, tokens, D), kept from call to call; pages are touched when used."""
         p = self.policy
-        shape = (p.layers, slots, p.kv_heads, tokens, p.head_dim)
-        self.keys = torch.zeros(shape, dtype=p.dtype)
-        self.values = torch.zeros(shape, dtype=p.dtype)
-
-    def _grow(self, tokens: int) -> None:
-        more = (0, 0, 0, tokens - self.keys.shape[3])
-        self.keys, self.values = F.pad(self.keys, more), F.pad(self.values, more)
+        if self.keys is None or self.keys.shape[1] < slots or self.keys.shape[3] < tokens:
+            shape = (p.layers, slots, p.kv_heads, tokens, p.head_dim)
+            self.keys, self.values = torch.zeros(shape, dtype=p.dtype), torch.zeros(shape, dtype=p.dtype)
 
     def _prefill(self, prompts: list[np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
         """Right-padded prompts -> last logits (P, V), keys and values (layers, P, kv_heads, T, D)."""
@@ -92,7 +86,7 @@ class LocalEngine:
         waiting = deque((r, i) for r in requests for i in range(len(r.seeds)))
         slots = min(self.config.max_num_seqs, len(waiting))
         longest = max(r.max_tokens for r in requests)
-        self._allocate(slots, GROW * (max(len(r.prompt_ids) for r in requests) // GROW + 1))
+        self._reserve(slots, max(len(r.prompt_ids) + r.max_tokens for r in requests))
         live: list[_Slot] = []
         # per row: tokens in the cache, tokens written, limit, seed, last id, and what was written
         length = np.zeros(slots, dtype=np.int64)
@@ -111,8 +105,6 @@ class LocalEngine:
                 place = {key: row for row, key in enumerate(unique)}
                 first, keys, values = self._prefill([r.prompt_ids for r in unique.values()])
                 rows = torch.tensor([place[id(r)] for r, _ in joined])
-                if keys.shape[3] > self.keys.shape[3]:
-                    self._grow(keys.shape[3])
                 new = slice(n, n + len(joined))
                 self.keys[:, new, :, : keys.shape[3]] = keys[:, rows]
                 self.values[:, new, :, : keys.shape[3]] = values[:, rows]
@@ -123,8 +115,6 @@ class LocalEngine:
                 live += [_Slot(r, i, self.version) for r, i in joined]
                 logits, fresh = first[rows], new
             if n:
-                if int(length[:n].max()) + 1 > self.keys.shape[3]:
-                    self._grow(self.keys.shape[3] + GROW)
                 old = self.policy.decode(last[:n], torch.from_numpy(length[:n]), self.keys, self.values)
                 length[:n] += 1
                 logits = old if logits is None else torch.cat((old, logits))
