@@ -186,7 +186,11 @@ class Learner:
             owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
             for n, p in self.policy.named_parameters():
                 prefix, suffix = "optimizer.", f".{n}"
-                state = {k[len(prefix) : -len(suffix)]: x for k, x in tensors.items() if k.startswith(prefix) and k.endswith(suffix)}
+                state = {
+                    k[len(prefix) : -len(suffix)]: x
+                    for k, x in tensors.items()
+                    if k.startswith(prefix) and k.endswith(suffix)
+                }
                 if id(p) in owned and state:
                     optimizer.state[p] = {k: x for k, x in state.items() if "." not in k}
         self.steps = steps

@@ -47,7 +47,7 @@ def write_corpus(folder: Path, seed: int, section: Pretrain, show: Callable[[dic
     """Make `folder` with tokens.npy (uint16), starts.npy, keys.npy (sorted hashes of all problems) and the tokenizer."""
     habits = Habits(section.retry_dose, section.verify)
     spans = [(at, min(at + SHARD, section.documents)) for at in range(0, section.documents, SHARD)]
-    quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # Ctrl-C is the parent's to answer
+    quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # Ctrl-C is the parent's
     with write_folder(folder) as tmp, ProcessPoolExecutor(min(len(spans), os.cpu_count() or 1), **quiet) as pool:
         jobs = [pool.submit(_texts, seed, habits, *span) for span in spans]
         coder, tokens, lengths, keys = None, [], [], []

@@ -47,7 +47,9 @@ def _numbers(steps: str) -> list[int]:
     """The numbers that a chain takes from outside: both of its first step, then the second of each."""
     out: list[int] = []
     for n, step in enumerate(steps.split(",")):
-        operands = [int(x) for x in step.partition("=")[0].replace("+", " ").replace("*", " ").replace("-", " ").split()]
+        operands = [
+            int(x) for x in step.partition("=")[0].replace("+", " ").replace("*", " ").replace("-", " ").split()
+        ]
         out += operands if n == 0 else operands[1:]
     return out
 
