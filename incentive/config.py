@@ -80,7 +80,12 @@ class Pretrain(Section):
 
     model: Model = Model()
     optim: Optim = Optim(
-        optimizer="muon", learning_rate=6e-3, lr_scheduler_type="cosine", min_lr_ratio=0.05, warmup_steps=50, weight_decay=0.1
+        optimizer="muon",
+        learning_rate=6e-3,
+        lr_scheduler_type="cosine",
+        min_lr_ratio=0.05,
+        warmup_steps=50,
+        weight_decay=0.1,
     )
     learner: Learner = Learner(tokens_per_micro_batch=8192)
     documents: int = Field(250_000, gt=0)
@@ -140,6 +145,8 @@ class RL(Section):
 class Collect(Section):
     """Rejection sampling: answers of a policy, the right ones kept."""
 
+    rounds: int = Field(1, gt=0)
+    """Times to sample from the latest model, keep what is right, and fine-tune the base on all that was kept."""
     tasks: dict[str, float] = {"countdown3": 0.5, "countdown4": 0.5}
     problems: int = Field(1000, gt=0)
     samples: int = Field(16, gt=0)
@@ -179,6 +186,8 @@ class Run(Section):
     template: Literal["mini", "r1-zero", "chat"] = "mini"
     pretrain: Pretrain | None = None
     rl: RL | None = None
+    collect: Collect | None = None
+    sft: SFT | None = None
     eval: Eval | None = None
     threads: int = Field(2, gt=0)
     price_per_core_hour: float = Field(0.04, ge=0)
@@ -186,8 +195,10 @@ class Run(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> Run:
-        if self.pretrain is None and self.rl is None and self.eval is None:
-            raise ValueError("the recipe has no section to run: give [pretrain], [rl] or [eval]")
+        if not any((self.pretrain, self.rl, self.collect, self.eval)):
+            raise ValueError("the recipe has no section to run: give [pretrain], [rl], [collect] or [eval]")
+        if (self.collect is None) != (self.sft is None):
+            raise ValueError("rejection sampling needs both sections, [collect] and [sft]")
         return self
 
 
@@ -210,7 +221,9 @@ def explain(error: ValidationError, root: type[BaseModel] = Run) -> str:
         key = ".".join(path) or "config"
         if e["type"] == "extra_forbidden":
             near = difflib.get_close_matches(path[-1], _known(root, path[:-1]), n=1, cutoff=0.5)
-            lines.append(f"unknown setting {key!r}" + (f"; did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else ""))
+            lines.append(
+                f"unknown setting {key!r}" + (f"; did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else "")
+            )
         else:
             given = "" if e["type"] == "missing" or e["loc"] == () else f", not {e['input']!r}"
             lines.append(f"{key}: {e['msg'].removeprefix('Value error, ').lower()}{given}")

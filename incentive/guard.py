@@ -27,7 +27,7 @@ from incentive.model.checkpoint import CheckpointError, Policy, load_policy, res
 from incentive.model.logp import CHUNK_BYTES
 from incentive.records import Group, Problem, Sample, hash64
 from incentive.rewards import Grade, RewardError
-from incentive.stages.evaluate import gather, requests
+from incentive.stages.evaluate import PROBLEMS, gather, requests
 from incentive.stages.rl import UNGRADED_LIMIT, examples_of, informative
 from incentive.tasks import Mixture, distinct
 from incentive.tasks.base import Task
@@ -235,11 +235,11 @@ def _held_out(config: Run, task: Mixture, eval_tasks: dict[str, Task]) -> dict[s
         if config.rl.eval_steps:
             share = max(1, config.rl.eval_problems // len(task.tasks))
             for name, one in task.tasks.items():
-                held[f"val of {name}"] = distinct(one, config.seed, "val", share)
+                held[f"val of {name}"] = distinct(one, PROBLEMS, "val", share)
         for name in config.eval.tasks if config.eval else ():
             assert config.eval is not None
             split = config.eval.split
-            problems = distinct(eval_tasks[name], config.seed, split, config.eval.problems)
+            problems = distinct(eval_tasks[name], PROBLEMS, split, config.eval.problems)
             held[f"{split} of {name}"] = held.get(f"{split} of {name}", []) + problems
     except ValueError as error:
         probe = not held and config.rl.eval_steps

@@ -22,7 +22,7 @@ from typing import Any
 
 from incentive import config
 from incentive.config import ConfigError
-from incentive.recipes import base, zero
+from incentive.recipes import base, controls, zero
 from incentive.recipes.base import Pipeline, Recipe, Show, near
 from incentive.run import Interrupt, Run, RunError, Stopped, stored_config
 
@@ -31,6 +31,9 @@ RECIPES: dict[str, tuple[Callable[[], dict[str, Any]], Pipeline]] = {
     "zero-arithmetic": (zero.zero_arithmetic, zero.pipeline),
     "zero-logic": (zero.zero_logic, zero.pipeline),
     "zero-tiny": (zero.zero_tiny, zero.pipeline),
+    "rejection-mini": (zero.rejection_mini, zero.rejection),
+    "evaluate-mini": (controls.evaluate_mini, zero.pipeline),
+    "controls-mini": (controls.controls_mini, controls.pipeline),
     "base-mini": (base.base_mini, base.pipeline),
     "paper": (zero.paper, zero.pipeline),
 }

@@ -45,15 +45,28 @@ def base_mini() -> dict[str, Any]:
 
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:  # noqa: ARG001
-    """One stage, `base`; the model lies in DIR/base/model."""
+    """Pretrain, then measure the skills; the model lies in DIR/base/model, with its card."""
     from incentive.recipes.zero import parameters
+    from incentive.run import write_atomic
     from incentive.stages.pretrain import pretrain
+    from incentive.stages.skills import measure_skills, model_card
 
+    cfg = run.config
     show({"phase": "begin", "stage": "base"})
-    made = run.stage("base", partial(pretrain, show=show), run.config.pretrain)
+    made = run.stage("base", partial(pretrain, show=show), cfg.pretrain)
+    show({"phase": "begin", "stage": "skills"})
+    skills = run.stage("skills", partial(measure_skills, show=show), None, start=made)
     size = parameters(made.path)
-    cost = ledger.fold(
-        run.dir / "base/metrics.jsonl", size, run.config.threads, run.config.price_per_core_hour, scorings=0
-    )
-    out = {"model": str(made.path), "parameters": size, "train_seconds": cost.seconds, "steps": cost.steps}
-    return out | {"tokens": cost.tokens_trained, "cost": cost.money, "core_hours": cost.core_hours, "flops": cost.flops}
+    cost = ledger.fold(run.dir / "base/metrics.jsonl", size, cfg.threads, cfg.price_per_core_hour, scorings=0)
+    assert cfg.pretrain is not None
+    about = {
+        "parameters": f"{size:,}",
+        "made by": f"`incentive run {cfg.recipe} --seed {cfg.seed}`, dose of the retry habit {cfg.pretrain.retry_dose:g}",
+        "documents": f"{cfg.pretrain.documents:,}, each seen once",
+        "tokens": f"{cost.tokens_trained:,.0f} in {cost.steps} steps",
+        "time": f"{cost.seconds / 60:.0f} minutes on {cfg.threads} thread{'s' if cfg.threads > 1 else ''}",
+    }
+    write_atomic(made.path / "README.md", model_card(cfg.recipe, skills.meta, about))
+    out = {"model": str(made.path.relative_to(run.dir)), "parameters": size, "train_seconds": cost.seconds, "steps": cost.steps}
+    out |= {"tokens": cost.tokens_trained, "cost": cost.money, "core_hours": cost.core_hours, "flops": cost.flops}
+    return out | {"skills": skills.meta["skills"]}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from incentive import ledger
 from incentive.config import ConfigError
 from incentive.recipes.base import Recipe, Show, near
-from incentive.run import Artifact, Run, folder_key
+from incentive.run import Artifact, Run, folder_key, write_json
 
 if TYPE_CHECKING:
     from incentive.tasks.base import Task
@@ -241,6 +242,7 @@ def preflight(run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, ta
 
     show({"phase": "begin", "stage": "preflight"})
     found = guard.preflight(run.config, base.path, mixture, grade, tasks)
+    write_json(run.dir / "preflight.json", [asdict(f) for f in found])
     show({"phase": "preflight", "findings": found})
     stops = [f for f in found if f.level == "stop"]
     if stops:
@@ -272,6 +274,48 @@ def _told(result: dict[str, Any]) -> dict[str, Any]:
     return told | ({"t1": _told(result["t1"])} if "t1" in result else {})
 
 
+def rejection_mini() -> dict[str, Any]:
+    """A control beside R1-Zero: the base fine-tuned on its own right answers, with as many sampled tokens as RL uses.
+
+    Each round samples from the latest model, keeps what is right and well-formed, and fine-tunes the base on all of it.
+    """
+    tasks = {"countdown3": 0.5, "countdown4": 0.5}
+    longest = {"max_tokens": ZERO_MINI_RL["sampling"]["max_tokens"]}
+    return {
+        "collect": {"tasks": tasks, "problems": 12800, "samples": 8, "sampling": {"temperature": 1.0, **longest}},
+        "sft": {},
+        "eval": {"tasks": list(tasks), "sampling": {"temperature": 0.6, "top_p": 0.95, **longest}},
+    }
+
+
+def rejection(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
+    """Before, then rounds of collect and sft, after; the summary."""
+    from incentive.stages.evaluate import evaluate, mixture
+    from incentive.stages.sft import collect, sft
+
+    cfg = run.config
+    assert cfg.collect is not None
+    base, tasks = base_of(cfg.base), {n: known(recipe.tasks, n) for n in (cfg.eval.tasks if cfg.eval else ())}
+    task = mixture(cfg.collect.tasks, {n: known(recipe.tasks, n) for n in cfg.collect.tasks})
+    asked: dict[str, Any] = {"tasks": tasks, "template": cfg.template}
+    found: dict[str, Any] = {}
+    if cfg.eval:
+        show({"phase": "begin", "stage": "before"})
+        found["before"] = run.stage("before", partial(evaluate, show=show), cfg.eval, start=base, **asked).meta["results"]
+    model, data = base, []
+    part = cfg.collect.model_copy(update={"problems": max(1, cfg.collect.problems // cfg.collect.rounds), "rounds": 1})
+    for n in range(1, cfg.collect.rounds + 1):
+        show({"phase": "begin", "stage": f"collect-{n}"})
+        how = {"task": task, "template": cfg.template, "first": (n - 1) * part.problems}
+        data.append(run.stage(f"collect-{n}", partial(collect, show=show), part, start=model, **how))
+        show({"phase": "begin", "stage": f"sft-{n}"})
+        model = run.stage(f"sft-{n}", partial(sft, show=show), cfg.sft, start=base, data=tuple(data))
+    if cfg.eval:
+        show({"phase": "begin", "stage": "after"})
+        found["after"] = run.stage("after", partial(evaluate, show=show), cfg.eval, start=model, **asked).meta["results"]
+    return summary(run, base.path, found)
+
+
 def summary(run: Run, base: Path, found: dict[str, Any]) -> dict[str, Any]:
     """summary.json: accuracy before and after, and what it cost (US dollars at the stated price, all stages)."""
     cfg, size = run.config, parameters(base)
@@ -279,11 +323,12 @@ def summary(run: Run, base: Path, found: dict[str, Any]) -> dict[str, Any]:
     if cfg.rl:
         scorings = int(cfg.rl.beta > 0) + int(cfg.rl.steps_per_generation > 1)
     costs = {}
-    for name, passes in (("before", 0), ("zero", scorings), ("after", 0)):
-        path = run.dir / name / "metrics.jsonl"
-        if path.exists():
+    for path in sorted(run.dir.glob("*/metrics.jsonl")):
+        name = path.parent.name
+        if ".old-" not in name:
+            passes = scorings if name == "zero" else 0
             costs[name] = ledger.fold(path, size, cfg.threads, cfg.price_per_core_hour, scorings=passes)
-    train = costs.get("zero", ledger.Costs())
+    train = sum((c for name, c in costs.items() if name not in ("before", "after")), ledger.Costs())
     total = sum(costs.values(), ledger.Costs())
     out: dict[str, Any] = {}
     for when in ("before", "after"):

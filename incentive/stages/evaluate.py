@@ -22,6 +22,9 @@ from incentive.tasks import Mixture, distinct
 from incentive.tasks.base import Task
 
 
+PROBLEMS = 0  # seed of the problems that are evaluated on: the same for every run, so that runs can be paired
+
+
 def requests(
     problems: Iterable[Problem],
     n: int,
@@ -135,7 +138,7 @@ def evaluate(
             raise stage.stopped(0)
 
     for number, name in enumerate(section.tasks):
-        problems = distinct(tasks[name], stage.seed, section.split, section.problems)
+        problems = distinct(tasks[name], PROBLEMS, section.split, section.problems)
         for way, (label, sampling) in enumerate(ways.items()):
             began = time.monotonic()
             groups = ask(

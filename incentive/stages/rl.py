@@ -29,7 +29,7 @@ from incentive.model.checkpoint import load_policy, resolve, save_policy
 from incentive.records import Example, Group, hash64
 from incentive.rewards import Grade
 from incentive.run import Artifact, RunError, Stage, write_folder, write_json
-from incentive.stages.evaluate import ask, emergence, gather, requests
+from incentive.stages.evaluate import PROBLEMS, ask, emergence, gather, requests
 from incentive.tasks import Mixture, distinct
 
 Show = Callable[[dict[str, Any]], None]
@@ -117,7 +117,7 @@ class Trainer:
             level=section.importance_sampling_level,
         )  # fmt: skip
         self.checks = {
-            name: distinct(task.tasks[name], stage.seed, "val", max(1, section.eval_problems // len(task.tasks))) for name in task.tasks
+            name: distinct(task.tasks[name], PROBLEMS, "val", max(1, section.eval_problems // len(task.tasks))) for name in task.tasks
         } if section.eval_steps else {}  # fmt: skip
         self.restore(stage.resume() or (Stage(continue_from.path.parent).latest() if continue_from else None))
 

@@ -36,9 +36,12 @@ def collect(
     *,
     task: Mixture,
     template: str = "mini",
+    first: int = 0,
     show: Show = lambda _: None,
 ) -> Artifact:
     """Sample train problems and keep the answers that are right and well-formed; the artifact is a folder of rollouts.
+
+    `first` is the first problem's index, so that rounds see different problems.
 
     Raises:
         RunError: no answer was right.
@@ -51,7 +54,7 @@ def collect(
     kept = sampled = prompt = 0
     began = time.monotonic()
     for at in range(0, section.problems, 64):
-        problems = [task.problem(stage.seed, "train", i) for i in range(at, min(at + 64, section.problems))]
+        problems = [task.problem(stage.seed, "train", first + i) for i in range(at, min(at + 64, section.problems))]
         problems = list({p.id: p for p in problems}.values())
         asked = requests(problems, section.samples, section.sampling, stage.seed, template, tokenizer)
         groups = gather(player.sample(asked), problems, grade)
@@ -66,7 +69,9 @@ def collect(
     row = {"step": 1, "kept": kept, "tokens/sampled": sampled, "tokens/prompt": prompt}
     stage.record(row | {"time/sample": time.monotonic() - began})
     if not kept:
-        raise RunError(f"none of {section.problems * section.samples} answers was right, so there is nothing to learn from")
+        raise RunError(
+            f"none of {section.problems * section.samples} answers was right, so there is nothing to learn from"
+        )
     return Artifact("dataset", stage.dir / "rollouts", meta={"kept": kept, "tokens": sampled})
 
 

@@ -6,7 +6,6 @@ A base that cannot verify learns shortcuts from RL; so the skills are measured o
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import Any
 
 from incentive import chat, engine, measure
@@ -14,7 +13,7 @@ from incentive.config import Engine, Sampling
 from incentive.model.checkpoint import load_policy, resolve
 from incentive.records import Group
 from incentive.run import Artifact, Stage, write_json
-from incentive.stages.evaluate import ask, results, thinking_of
+from incentive.stages.evaluate import PROBLEMS, ask, results, thinking_of
 from incentive.tasks import SHIPPED, distinct
 from incentive.tasks.countdown import Countdown
 from incentive.tasks.expression import canonical, parse
@@ -125,7 +124,7 @@ def measure_skills(
             show({"phase": "skills", "done": done, "total": len(TASKS) * problems * samples})
 
     for name in TASKS:
-        drawn = distinct(SHIPPED[name], stage.seed, "val", problems)
+        drawn = distinct(SHIPPED[name], PROBLEMS, "val", problems)
         groups = ask(player, tokenizer, SHIPPED[name], drawn, samples, sampling, stage.seed, "mini", count)
         found = results(groups, SHIPPED[name])
         keep = ("pass@1", f"pass@{samples}", "ci95", "format", "mean_tokens", "reflections_per_response")
@@ -137,7 +136,7 @@ def measure_skills(
     return Artifact("eval", stage.dir / "skills.json", meta=out)
 
 
-def model_card(folder: Path, found: dict[str, Any], about: dict[str, Any]) -> str:
+def model_card(name: str, found: dict[str, Any], about: dict[str, Any]) -> str:
     """The base's model card in Markdown: what it is, how it was made, what it can do."""
     rows = [f"| {name} | {_percent(v)} | {v['n']} |" for name, v in found["skills"].items()]
     tasks = [
@@ -151,7 +150,7 @@ license: apache-2.0
 library_name: transformers
 tags: [incentive, base-model]
 ---
-# {folder.name}
+# {name}
 
 A base language model of the miniature world, made from nothing by `incentive`: a Llama of under a million parameters,
 pretrained on made-up documents in which people solve problems with every habit. It can compute, check a try against the
