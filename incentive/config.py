@@ -91,8 +91,8 @@ class Pretrain(Section):
     documents: int = Field(250_000, gt=0)
     """Documents in the corpus; each is seen once."""
     tokens_per_step: int = Field(16384, gt=0)
-    retry_dose: float = Field(0.1, ge=0, le=1)
-    """Share of the Countdown documents that check a try and then try again."""
+    retry_dose: float = Field(0.01, ge=0, le=1)
+    """Share of the documents that solve a problem in which a try is checked, fails, and another follows."""
     verify: bool = True
     """False: the writers' yes and no are thrown by a coin, so the base cannot verify (a control)."""
     digits: Literal["together", "apart"] = "together"

@@ -36,7 +36,7 @@ class Habits:
     verify: False makes every yes and no a coin's (a base that cannot verify).
     """
 
-    retry_dose: float = 0.1
+    retry_dose: float = 0.01
     verify: bool = True
 
 
