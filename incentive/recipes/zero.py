@@ -3,7 +3,27 @@
     before = evaluate(base) -> zero = rl(base) -> after = evaluate(zero) -> summary, report
 
 Kept from the paper: accuracy and format rewards of equal weight, groups of 16, 32 problems a step, temperature 1.
-Changed for the miniature, each because it was measured: `ZERO_MINI_RL: dict[str, Any] = {  # each measured on other seeds and on val
+Changed for the miniature, each because it was measured: `ZERO_MINI_RL`. The paper's own settings are `paper`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incentive import ledger
+from incentive.config import ConfigError
+from incentive.recipes.base import Recipe, Show, near
+from incentive.run import Artifact, Run, folder_key, write_json
+
+if TYPE_CHECKING:
+    from incentive.tasks.base import Task
+
+ZERO_MINI_RL: dict[str, Any] = {  # each measured on other seeds and on val
     "max_steps": 240,
     "problems_per_step": 32,
     "num_generations": 8,
