@@ -82,7 +82,8 @@ def start(arm: Arm, root: Path) -> None:
     folder = root / arm.name
     if (folder / "done.json").exists():
         return
-    sets = [s.replace(f"{{{n}}}", str(model_of(root / n))) for s in arm.sets for n in (s.partition("{")[2].partition("}")[0],)]
+    made = {f"{{{n}}}": str(model_of(root / n)) for n in arm.needs}
+    sets = [f"base={made[s.removeprefix('base=')]}" if s.removeprefix("base=") in made else s for s in arm.sets]
     command = [sys.executable, "-m", "incentive", "run", arm.recipe, "--plain", "--run", str(folder), "--seed", str(arm.seed)]
     command += [x for s in (*sets, "threads=1") for x in ("--set", s)]
     log = root / f"{arm.name}.log"

@@ -156,8 +156,13 @@ class Trainer:
         self.clock["time/reward"] += time.monotonic() - began
         return groups
 
-    def rollout(self) -> list[Group]:
-        """The groups that the next `steps_per_generation` updates learn from.
+    @property
+    def updates(self) -> int:
+        """How many updates the next rollout feeds: `steps_per_generation`, or as many as are left."""
+        return min(self.section.steps_per_generation, self.section.max_steps - self.learner.steps)
+
+    def rollout(self, updates: int) -> list[Group]:
+        """The groups that the next `updates` updates learn from.
 
         With dynamic sampling (DAPO) groups without signal are replaced by further draws, at most three times over.
 
@@ -165,7 +170,7 @@ class Trainer:
             RunError: more than 1% of the samples could not be graded.
         """
         s = self.section
-        want = s.problems_per_step * s.steps_per_generation
+        want = s.problems_per_step * updates
         groups = self.draw(want)
         if s.dynamic_sampling:
             kept, drawn = [g for g in groups if informative(g)], want
@@ -197,9 +202,8 @@ class Trainer:
         self.clock["time/score"] += time.monotonic() - began
         return rows
 
-    def minibatches(self, rows: list[Example]) -> Iterator[list[Example]]:
-        """A random cut into `steps_per_generation` minibatches of one pass each (paper 1.2)."""
-        n = self.section.steps_per_generation
+    def minibatches(self, rows: list[Example], n: int) -> Iterator[list[Example]]:
+        """A random cut into `n` minibatches of one pass each (paper 1.2)."""
         order = list(range(len(rows)))
         if n > 1:
             Random(hash64("minibatches", self.stage.seed, self.learner.steps)).shuffle(order)
@@ -241,13 +245,13 @@ class Trainer:
             self.record({"step": 0} | self.probe())
         while learner.steps < s.max_steps:
             self.clock = dict.fromkeys(self.clock, 0.0)
-            began, first = time.monotonic(), learner.steps + 1
-            groups = self.rollout()
+            began, first, updates = time.monotonic(), learner.steps + 1, self.updates
+            groups = self.rollout(updates)
             told = describe(groups, s.rewards)
             stage.rollouts(first, groups)
             self.show({"phase": "rollout", "step": first, "groups": groups})
             rows = self.prepare(groups)
-            for batch in self.minibatches(rows):
+            for batch in self.minibatches(rows, updates):
                 at = time.monotonic()
                 self.show({"phase": "update", "step": learner.steps})
                 stats = learner.step(batch, self.loss, entropy=True)
@@ -257,7 +261,7 @@ class Trainer:
                 tokens = float(sum(len(e.ids) for e in batch))
                 row = {"step": learner.steps, **told, **stats, **self.clock, "tokens/trained": tokens}
                 self.clock, told = dict.fromkeys(self.clock, 0.0), {}
-                if learner.steps - first + 1 == s.steps_per_generation:
+                if learner.steps - first + 1 == updates:
                     self.engine.load(learner.policy.named_weights(), learner.steps)
                     if s.eval_steps and (
                         learner.steps // s.eval_steps > (first - 1) // s.eval_steps or learner.steps >= s.max_steps
