@@ -1,0 +1,47 @@
+# Everything that a user types. `make` alone lists it.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?= runs/zero-mini
+export TOKENIZERS_PARALLELISM = false
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.done ## make .venv and install the package with its tools
+
+$(VENV)/.done: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.12 setup")'
+	@echo "setting up $(VENV): torch, transformers and a few pure packages; a minute or two"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+r1: setup ## R1-Zero from the base model in the repository: the main job, minutes on two cores
+	@if [ -f $(RUN)/done.json ]; then echo "$(RUN) is done: its report is $(RUN)/report.html. For another: make r1 RUN=runs/mine"; \
+	elif [ -f $(RUN)/run.json ]; then $(BIN)/incentive run zero-mini --run $(RUN) --resume; \
+	else $(BIN)/incentive run zero-mini --run $(RUN); fi
+
+zero: r1 ## the same: the first rise alone
+
+test: setup ## run the tests, on two processes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: setup ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+prove: setup ## rerun the long measurements (hours) and write docs/results.md
+	@$(BIN)/incentive run controls-mini --run runs/prove $$(test -f runs/prove/run.json && echo --resume)
+	@cp runs/prove/results.md docs/results.md
+	@$(BIN)/python prove/kills.py
+	@$(BIN)/python prove/generate.py
+	@echo "beside TRL, in an environment of its own: see prove/trl_loss.py"
+
+clean: ## remove .venv and caches; runs stay
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+.PHONY: help setup r1 zero test lint prove clean
