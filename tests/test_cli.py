@@ -193,9 +193,9 @@ def test_dry_run_says_the_arithmetic_and_starts_nothing(tmp_path: Path, tiny_mod
     text = call(
         "run", "zero-mini", "--run", run, "--dry-run", "--set", f"base={tiny_model}", "--set", "rl.max_steps=50"
     )
-    assert "32 problems x 16 answers = 512 answers" in text
-    assert "25,600 answers" in text
-    assert "8,192,000 tokens at most" in text
+    assert "32 problems x 8 answers = 256 answers" in text
+    assert "12,800 answers" in text
+    assert "4,096,000 tokens at most" in text
     assert "max_steps = 50" in text
     assert "for weights, optimizer and engine" in text
     assert not run.exists()
@@ -425,6 +425,6 @@ def test_panel_draws_progress_curves_thought_and_findings(tmp_path: Path) -> Non
     console = Console(width=100, force_terminal=True, color_system=None, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(view.panel())
     text = console.export_text()
-    for part in ("step 4/100", "3 min 12 s left", "right answers", "80%", "[b]wait", "all cut", "a core-hour"):
+    for part in ("step 4/120", "3 min 52 s left", "right answers", "80%", "[b]wait", "all cut", "a core-hour"):
         assert part in text, text
     console.file.close()
