@@ -235,7 +235,7 @@ class Last:
 def short(problem, samples): return [1.0 if len(s.ids) < 20 else 0.0 for s in samples]
 
 tasks, rewards = [Last()], [short]
-'''  # noqa: E501
+'''
 
 
 def test_own_task_and_reward_in_a_python_file(tmp_path: Path, tiny_model: Path) -> None:

@@ -67,6 +67,11 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:  # noqa: A
         "time": f"{cost.seconds / 60:.0f} minutes on {cfg.threads} thread{'s' if cfg.threads > 1 else ''}",
     }
     write_atomic(made.path / "README.md", model_card(cfg.recipe, skills.meta, about))
-    out = {"model": str(made.path.relative_to(run.dir)), "parameters": size, "train_seconds": cost.seconds, "steps": cost.steps}
+    out = {
+        "model": str(made.path.relative_to(run.dir)),
+        "parameters": size,
+        "train_seconds": cost.seconds,
+        "steps": cost.steps,
+    }
     out |= {"tokens": cost.tokens_trained, "cost": cost.money, "core_hours": cost.core_hours, "flops": cost.flops}
     return out | {"skills": skills.meta["skills"]}

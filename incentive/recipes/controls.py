@@ -39,14 +39,27 @@ def arms() -> list[Arm]:
     paired = ("eval.problems=1000", "eval.samples=4", "eval.also_t1=false")
     both = "eval.tasks=" + json.dumps(TASKS)
     unseen = ("eval.problems=1000", "eval.samples=4", "eval.also_t1=false", "eval.tasks=" + json.dumps(UNSEEN))
-    many = ("eval.problems=100", "eval.samples=256", "eval.also_t1=false", both, "eval.sampling.temperature=1.0", "eval.sampling.top_p=1.0")
+    many = (
+        "eval.problems=100",
+        "eval.samples=256",
+        "eval.also_t1=false",
+        both,
+        "eval.sampling.temperature=1.0",
+        "eval.sampling.top_p=1.0",
+    )
 
     def only(name: str, base: str, sets: tuple[str, ...]) -> Arm:
         needs = (base[1:-1],) if base.startswith("{") else ()
         return Arm(name, "evaluate-mini", (f"base={base}", *sets), needs=needs)
 
-    bases = [Arm(f"base-dose-{d}", "base-mini", (f"pretrain.retry_dose={v}",), seed=0) for d, v in (("0", 0.0), ("10", 0.1), ("50", 0.5))]
-    bases += [Arm("base-blind", "base-mini", ("pretrain.verify=false",), seed=0), Arm("base-other", "base-mini", seed=1)]
+    bases = [
+        Arm(f"base-dose-{d}", "base-mini", (f"pretrain.retry_dose={v}",), seed=0)
+        for d, v in (("0", 0.0), ("10", 0.1), ("50", 0.5))
+    ]
+    bases += [
+        Arm("base-blind", "base-mini", ("pretrain.verify=false",), seed=0),
+        Arm("base-other", "base-mini", seed=1),
+    ]
     zeros = [Arm(f"zero-{s}", "zero-mini", paired, seed=s) for s in SEEDS]
     rl = [
         Arm("zero-other-base", "zero-mini", (*paired, "base={base-other}"), needs=("base-other",)),
@@ -54,7 +67,12 @@ def arms() -> list[Arm]:
         Arm("format", "zero-mini", (*paired, "rl.rewards={format=1.0}")),
         Arm("blind", "zero-mini", (*paired, "base={base-blind}"), needs=("base-blind",)),
         Arm("dose-0", "zero-mini", (*paired, "base={base-dose-0}"), needs=("base-dose-0",)),
-        Arm("dose-0-hot", "zero-mini", (*paired, "base={base-dose-0}", "rl.sampling.temperature=1.3"), needs=("base-dose-0",)),
+        Arm(
+            "dose-0-hot",
+            "zero-mini",
+            (*paired, "base={base-dose-0}", "rl.sampling.temperature=1.3"),
+            needs=("base-dose-0",),
+        ),
         Arm("dose-10", "zero-mini", (*paired, "base={base-dose-10}"), needs=("base-dose-10",)),
         Arm("dose-50", "zero-mini", (*paired, "base={base-dose-50}"), needs=("base-dose-50",)),
         Arm("sft-1", "rejection-mini", paired),
@@ -70,7 +88,11 @@ def arms() -> list[Arm]:
 
 def model_of(folder: Path) -> Path:
     """The model that an arm made."""
-    return next(p for p in (folder / "zero/model", folder / "base/model", folder / "sft-3/model", folder / "sft-1/model") if p.exists())
+    return next(
+        p
+        for p in (folder / "zero/model", folder / "base/model", folder / "sft-3/model", folder / "sft-1/model")
+        if p.exists()
+    )
 
 
 def start(arm: Arm, root: Path) -> None:
@@ -84,14 +106,29 @@ def start(arm: Arm, root: Path) -> None:
         return
     made = {f"{{{n}}}": str(model_of(root / n)) for n in arm.needs}
     sets = [f"base={made[s.removeprefix('base=')]}" if s.removeprefix("base=") in made else s for s in arm.sets]
-    command = [sys.executable, "-m", "incentive", "run", arm.recipe, "--plain", "--run", str(folder), "--seed", str(arm.seed)]
+    command = [
+        sys.executable,
+        "-m",
+        "incentive",
+        "run",
+        arm.recipe,
+        "--plain",
+        "--run",
+        str(folder),
+        "--seed",
+        str(arm.seed),
+    ]
     command += [x for s in (*sets, "threads=1") for x in ("--set", s)]
     log = root / f"{arm.name}.log"
     root.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
-        code = subprocess.run([*command, *(["--resume"] if (folder / "run.json").exists() else [])], stdout=out, stderr=out).returncode
+        code = subprocess.run(
+            [*command, *(["--resume"] if (folder / "run.json").exists() else [])], stdout=out, stderr=out
+        ).returncode
     if code:
-        raise RunError(f"the arm {arm.name!r} stopped with exit code {code}; its words are in {log}\nGo on with --resume.")
+        raise RunError(
+            f"the arm {arm.name!r} stopped with exit code {code}; its words are in {log}\nGo on with --resume."
+        )
 
 
 def controls_mini() -> dict[str, Any]:
@@ -128,5 +165,3 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:  # noqa: A
     write_json(run.dir / "controls.json", found)
     findings.write_page(run.dir / "results.md", found)
     return {"arms": [a.name for a in all_arms], "paragraph": found["paragraph"]}
-
-

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from incentive import chat, measure
-from incentive.records import Group
 from incentive.recipes.controls import SEEDS, TASKS, UNSEEN
+from incentive.records import Group
 from incentive.run import Stage, write_atomic
 from incentive.tasks.countdown import LIMIT
 from incentive.tasks.expression import OPS
@@ -52,7 +52,8 @@ def _groups(root: Path, arm: str, when: str, task: int) -> list[Group]:
 def shares(root: Path, arm: str, when: str, task: int) -> dict[str, float]:
     """Problem key -> share of right answers."""
     return {
-        g.problem.key: sum(bool(s.parts.get("accuracy")) for s in g.scores) / len(g.scores) for g in _groups(root, arm, when, task)
+        g.problem.key: sum(bool(s.parts.get("accuracy")) for s in g.scores) / len(g.scores)
+        for g in _groups(root, arm, when, task)
     }
 
 
@@ -235,11 +236,15 @@ def paragraph(root: Path) -> str:
             verdict = "RL goes beyond what sampling the base gives" if gap > 0.02 else (
                 "RL sharpens what sampling the base already gives" if gap > -0.02 else "sampling the base more often reaches further than RL"
             )  # fmt: skip
-            out.append(f"On {task} pass@{k} is {_percent(base[task][f'pass@{k}'])} for the base and {_percent(after[task][f'pass@{k}'])} after: {verdict}.")
+            out.append(
+                f"On {task} pass@{k} is {_percent(base[task][f'pass@{k}'])} for the base and {_percent(after[task][f'pass@{k}'])} after: {verdict}."
+            )
     for arm in LABELS:
         found = _results(root, arm, "after")
         if found:
-            out.append(f"{LABELS[arm].capitalize()}: {_percent(found[TASKS[0]]['pass@1'])} and {_percent(found[TASKS[1]]['pass@1'])}.")
+            out.append(
+                f"{LABELS[arm].capitalize()}: {_percent(found[TASKS[0]]['pass@1'])} and {_percent(found[TASKS[1]]['pass@1'])}."
+            )
     return " ".join(out)
 
 
@@ -254,6 +259,13 @@ def write_page(path: Path, found: dict[str, Any]) -> None:
     """The findings as Markdown."""
     lines = ["# Results", "", "Written by `make prove`.", "", found["paragraph"], ""]
     for t in found["tables"]:
-        lines += [f"## {t['title']}", "", t["note"], "", "| " + " | ".join(t["columns"]) + " |", "|" + "---|" * len(t["columns"])]
+        lines += [
+            f"## {t['title']}",
+            "",
+            t["note"],
+            "",
+            "| " + " | ".join(t["columns"]) + " |",
+            "|" + "---|" * len(t["columns"]),
+        ]
         lines += ["| " + " | ".join(map(str, row)) + " |" for row in t["rows"]] + [""]
     write_atomic(path, "\n".join(lines))

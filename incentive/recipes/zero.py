@@ -308,7 +308,9 @@ def rejection(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if cfg.eval:
         show({"phase": "begin", "stage": "before"})
-        found["before"] = run.stage("before", partial(evaluate, show=show), cfg.eval, start=base, **asked).meta["results"]
+        found["before"] = run.stage("before", partial(evaluate, show=show), cfg.eval, start=base, **asked).meta[
+            "results"
+        ]
     model, data = base, []
     part = cfg.collect.model_copy(update={"problems": max(1, cfg.collect.problems // cfg.collect.rounds), "rounds": 1})
     for n in range(1, cfg.collect.rounds + 1):
@@ -319,7 +321,9 @@ def rejection(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
         model = run.stage(f"sft-{n}", partial(sft, show=show), cfg.sft, start=base, data=tuple(data))
     if cfg.eval:
         show({"phase": "begin", "stage": "after"})
-        found["after"] = run.stage("after", partial(evaluate, show=show), cfg.eval, start=model, **asked).meta["results"]
+        found["after"] = run.stage("after", partial(evaluate, show=show), cfg.eval, start=model, **asked).meta[
+            "results"
+        ]
     return summary(run, base.path, found)
 
 

@@ -21,7 +21,6 @@ from incentive.run import Artifact, Stage, write_json
 from incentive.tasks import Mixture, distinct
 from incentive.tasks.base import Task
 
-
 PROBLEMS = 0  # seed of the problems that are evaluated on: the same for every run, so that runs can be paired
 
 

@@ -142,11 +142,10 @@ class Trainer:
             self.cursor += 1
         asked = requests(problems, s.num_generations, s.sampling, self.stage.seed, self.template, self.tokenizer)
         began = time.monotonic()
-        done, total, shown = 0, n * s.num_generations, time.monotonic()
+        total, shown = n * s.num_generations, time.monotonic()
         samples = []
-        for sample in self.engine.sample(asked):
+        for done, sample in enumerate(self.engine.sample(asked), start=1):
             samples.append(sample)
-            done += 1
             if time.monotonic() - shown > 0.25:
                 shown = time.monotonic()
                 self.show({"phase": "sampling", "step": self.learner.steps, "done": done, "total": total})

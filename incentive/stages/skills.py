@@ -28,7 +28,7 @@ def _share(flags: list[bool]) -> dict[str, Any]:
 
 def _chain(steps: str) -> str | None:
     """The canonical expression of the steps `3+7=10,10*2=20`, if each starts from the last result."""
-    text = ""
+    text = last = ""
     for step in steps.split(","):
         left, _, result = step.partition("=")
         if not text:

@@ -1,0 +1,130 @@
+"""Twenty kills at random moments: a run that is killed and resumed ends with the bytes of the run never stopped.
+
+    python prove/kills.py [--base base-mini] [--kills 20] [--set rl.max_steps=6] [--dir DIR]
+
+One run goes through. Others are killed (SIGKILL) at a moment drawn anew for each start, in preflight, evaluation,
+rollout, update or while a file is written, and each is gone on with by `--resume` until it is done. Compared for every
+stage: metrics without what the clock says, rollouts, checkpoints, models, best and results. Prints one line of JSON;
+exits 1 where anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+KEPT = ("results.json", "best.json", "state.json", "model.safetensors", "training.safetensors", "config.json")
+
+
+def fingerprint(run: Path) -> dict[str, Any]:
+    """All of a finished run that must not depend on how often it was stopped."""
+    found: dict[str, Any] = {}
+    for path in sorted(p for p in run.rglob("*") if p.is_file()):
+        name = path.relative_to(run).as_posix()
+        if any(part.endswith((".tmp", ".old", ".dropped")) for part in path.relative_to(run).parts):
+            continue  # what a kill left behind and nobody reads
+        if path.name == "metrics.jsonl":
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            found[name] = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+        elif path.name in KEPT or path.name.endswith(".jsonl.zst"):
+            found[name] = path.read_bytes()
+    return found
+
+
+def where(run: Path) -> str:
+    """The stage that a run was in: the last that has begun and is not done."""
+    begun = [p.parent for p in run.glob("*/stage.json") if not (p.parent / "done.json").exists()]
+    return max(begun, key=lambda p: (p / "stage.json").stat().st_mtime).name if begun else "between stages"
+
+
+class Runs:
+    """Starts of one command in a folder of ours."""
+
+    def __init__(self, folder: Path, recipe: str, sets: list[str]):
+        self.folder, self.recipe, self.sets = folder, recipe, [x for s in sets for x in ("--set", s)]
+
+    def start(self, name: str) -> subprocess.Popen[bytes]:
+        run = self.folder / name
+        more = ["--resume"] if (run / "run.json").exists() else self.sets
+        command = [sys.executable, "-m", "incentive", "run", self.recipe, "--run", str(run), "--plain", *more]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log)
+
+    def finish(self, child: subprocess.Popen[bytes], name: str) -> None:
+        if child.wait() != 0:
+            text = (self.folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
+            raise SystemExit(f"{name} ended with code {child.returncode}: " + " / ".join(text[-3:]))
+
+    def opened(self, child: subprocess.Popen[bytes], name: str) -> None:
+        """Wait until the process holds the run directory: what comes before has nothing to lose."""
+        lock = self.folder / name / "lock"
+        while child.poll() is None and not (lock.exists() and lock.read_text().startswith(f"pid {child.pid} ")):
+            time.sleep(0.002)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="zero-tiny")
+    parser.add_argument("--base", default="base-mini")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, help="of the moments; by default the clock's")
+    parser.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--dir", type=Path, help="keep the runs here")
+    args = parser.parse_args()
+    seed = args.seed if args.seed is not None else time.time_ns() % 2**32
+    rng, began = random.Random(seed), time.monotonic()
+    base = str(Path(args.base).resolve()) if Path(args.base).is_dir() else args.base
+    folder = (args.dir or Path(tempfile.mkdtemp(prefix="incentive-kills-"))).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    runs = Runs(folder, args.recipe, [f"base={base}", *args.sets])
+
+    child = runs.start("through")
+    runs.opened(child, "through")
+    opened = time.monotonic()
+    runs.finish(child, "through")
+    span = time.monotonic() - opened
+    want = fingerprint(folder / "through")
+
+    kills, lives, moments, differ = 0, 0, Counter[str](), []
+    while kills < args.kills:
+        lives += 1
+        name, done = f"killed-{lives}", False
+        while not done:
+            child = runs.start(name)
+            if kills < args.kills:
+                runs.opened(child, name)
+                # a quarter of the whole: late enough to get on, so that later starts are killed deeper in the run
+                delay = rng.uniform(0, span / 4)
+                try:
+                    child.wait(timeout=delay)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+                    kills += 1
+                    moments[where(folder / name)] += 1
+                    continue
+            runs.finish(child, name)
+            done = True
+        got = fingerprint(folder / name)
+        differ += [f"{name}/{n}" for n in sorted(want.keys() | got.keys()) if want.get(n) != got.get(n)]
+    report = {
+        "kills": kills, "identical": not differ, "runs": lives, "killed_in": dict(moments), "compared": len(want),
+        "differences": differ[:20], "recipe": args.recipe, "base": args.base, "seed": seed, "dir": str(folder),
+        "uninterrupted_seconds": round(span, 1), "seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip
+    print(json.dumps(report))
+    return 1 if differ else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
