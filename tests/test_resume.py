@@ -1,0 +1,262 @@
+"""Stop or kill a run anywhere and go on: the metrics, rollouts and weights are those of the run never stopped.
+
+The long check, twenty kills at random moments, is `prove/kills.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from incentive import config, rewards
+from incentive.model.checkpoint import resolve
+from incentive.records import Group
+from incentive.run import Artifact, Run, Stopped, folder_key
+from incentive.stages.pretrain import pretrain
+from incentive.stages.rl import describe, rl
+from incentive.tasks import SHIPPED, Mixture
+
+RL: dict[str, Any] = {
+    "tasks": {"arithmetic": 1.0}, "max_steps": 5, "problems_per_step": 2, "num_generations": 4, "eval_steps": 2,
+    "eval_problems": 2, "save_steps": 2, "sampling": {"max_tokens": 10}, "optim": {"learning_rate": 1e-2},
+    "engine": {"max_num_seqs": 6}, "rewards": {"accuracy": 1.0, "format": 1.0, "coin": 1.0},
+}  # fmt: skip
+ONE_BY_ONE = {**RL, "beta": 0.0, "save_steps": 1}
+REFRESHED = {**RL, "beta": 0.05, "ref_sync_steps": 3, "steps_per_generation": 2, "epsilon": 0.2}
+DYNAMIC = {**RL, "dynamic_sampling": True, "beta": 0.0, "steps_per_generation": 2}
+
+
+class Asked:
+    """An interrupt that comes at a chosen moment: when the stage has shown `kind` for the n-th time."""
+
+    def __init__(self, kind: str = "step", after: int = 0):
+        self.kind, self.left, self.requested = kind, after, False
+
+    def show(self, event: dict[str, Any]) -> None:
+        if event["phase"] == self.kind:
+            self.left -= 1
+            self.requested = self.requested or self.left == 0
+
+
+def train(folder: Path, model: Path, settings: dict[str, Any], asked: Asked | None = None) -> Artifact:
+    """The stage of `zero-tiny` with tiny settings, opened or gone on with."""
+    asked = asked or Asked()
+    cfg = config.build({"recipe": "resume-test", "base": str(model), "threads": 1, "rl": settings})
+    assert cfg.rl
+    task = Mixture({n: SHIPPED[n] for n in cfg.rl.tasks}, cfg.rl.tasks)
+    grade = rewards.each(rewards.shipped(task.check), cfg.rl.rewards)
+    start = Artifact("weights", resolve(model), folder_key(model))
+    resume = (folder / "run.json").exists()
+    with Run.open(folder, cfg, resume, asked, say=lambda _: None) as run:  # type: ignore[arg-type]
+        return run.stage("zero", partial(rl, show=asked.show), cfg.rl, start=start, task=task, grade=grade)
+
+
+def rows(stage: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what the clock says."""
+    lines = (stage / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines]
+
+
+def files(stage: Path) -> dict[str, bytes]:
+    """All that must be the same bit for bit: models, rollouts, the best, the checkpoints that stay."""
+    kept = ("model/", "best/", "rollouts/", "checkpoints/", "corpus/", "best.json")
+    names = {p.relative_to(stage).as_posix(): p for p in sorted(stage.rglob("*")) if p.is_file()}
+    return {n: p.read_bytes() for n, p in names.items() if n.startswith(kept)}
+
+
+def agree(a: Path, b: Path) -> None:
+    assert rows(a) == rows(b)
+    x, y = files(a), files(b)
+    assert x.keys() == y.keys()
+    assert [n for n in x if x[n] != y[n]] == []
+    assert "model/model.safetensors" in x
+
+
+# reinforcement learning
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The run never stopped, by settings; made once for each."""
+    made: dict[str, Path] = {}
+
+    def get(settings: dict[str, Any]) -> Path:
+        key = json.dumps(settings, sort_keys=True)
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("whole") / "run"
+            train(made[key], tiny_model, settings)
+        return made[key] / "zero"
+
+    return get
+
+
+@pytest.mark.parametrize("settings", [ONE_BY_ONE, REFRESHED, DYNAMIC], ids=["one-by-one", "refreshed", "dynamic"])
+def test_stop_at_every_step(settings: dict[str, Any], whole: Any, tiny_model: Path, tmp_path: Path) -> None:
+    """Each sitting ends as soon as it may: after one rollout."""
+    sittings = 0
+    while True:
+        sittings += 1
+        try:
+            train(tmp_path / "run", tiny_model, settings, Asked("rollout", 1))
+            break
+        except Stopped:
+            assert sittings < 10
+    assert sittings == -(-settings["max_steps"] // settings.get("steps_per_generation", 1))
+    stopped, through = tmp_path / "run/zero", whole(settings)
+    for stage in (stopped, through):  # a stop saves a checkpoint more; the last is common to both
+        for path in (stage / "checkpoints").iterdir():
+            if path.name != f"step-{settings['max_steps']:06d}":
+                shutil.rmtree(path)
+    agree(stopped, through)
+
+
+class Killed(BaseException):
+    """Takes the place of a SIGKILL within the process: nothing is saved any more."""
+
+
+@pytest.mark.parametrize(
+    "moment", [("sampling", 1), ("rollout", 2), ("update", 4), ("step", 3), ("step", 5), ("probe", 2)]
+)
+@pytest.mark.parametrize("settings", [REFRESHED], ids=["refreshed"])
+def test_break_off_between_checkpoints(
+    moment: tuple[str, int], settings: dict[str, Any], whole: Any, tiny_model: Path, tmp_path: Path
+) -> None:
+    class Dies(Asked):
+        def show(self, event: dict[str, Any]) -> None:
+            super().show(event)
+            if self.requested:
+                raise Killed
+
+    try:
+        train(tmp_path / "run", tiny_model, settings, Dies(*moment))
+        assert moment[0] == "sampling"  # shown by the clock only, so perhaps never
+    except Killed:
+        train(tmp_path / "run", tiny_model, settings)
+    through = whole(settings)
+    assert rows(tmp_path / "run/zero") == rows(through)
+    model = "model/model.safetensors"
+    assert (tmp_path / "run/zero" / model).read_bytes() == (through / model).read_bytes()
+
+
+@pytest.mark.parametrize("settings", [REFRESHED, DYNAMIC], ids=["refreshed", "dynamic"])
+def test_run_ends_at_max_steps_with_a_smaller_last_rollout(settings: dict[str, Any], whole: Any) -> None:
+    """Five steps of rollouts that feed two: the last rollout feeds one, and draws as many problems as one needs."""
+    from incentive.run import Stage
+
+    stage = whole(settings)
+    assert [r["step"] for r in rows(stage)] == [0, 1, 2, 3, 4, 5]
+    assert sorted(p.name[:6] for p in (stage / "rollouts").iterdir()) == ["000001", "000003", "000005"]
+    drawn = [len(Stage(stage).read_rollouts(s)) for s in (1, 3, 5)]
+    assert max(drawn[:2]) <= 4
+    assert drawn[2] <= 2
+    if not settings.get("dynamic_sampling"):
+        assert drawn == [4, 4, 2]
+    assert "val/accuracy" in rows(stage)[-1]
+
+
+def test_weights_moved_and_the_reference_counted(whole: Any, tiny_model: Path) -> None:
+    """Guards the tests above: a run that learns nothing would resume exactly, too."""
+    told = rows(whole(REFRESHED))
+    assert all(r["grad_norm"] > 0 for r in told[1:])
+    assert told[2]["kl"] > 0
+    model = (whole(REFRESHED) / "model/model.safetensors").read_bytes()
+    assert model != (tiny_model / "model.safetensors").read_bytes()
+
+
+def test_more_steps_extend_a_run(whole: Any, tiny_model: Path, tmp_path: Path) -> None:
+    short = {**ONE_BY_ONE, "max_steps": 3, "eval_steps": 0}
+    train(tmp_path / "run", tiny_model, short)
+    train(tmp_path / "run", tiny_model, {**short, "max_steps": 5})
+    through = whole({**ONE_BY_ONE, "eval_steps": 0})
+    assert rows(tmp_path / "run/zero") == rows(through)
+    model = "model/model.safetensors"
+    assert (tmp_path / "run/zero" / model).read_bytes() == (through / model).read_bytes()
+
+
+def test_describe_names_every_reward(whole: Any) -> None:
+    from incentive.run import Stage
+
+    groups: list[Group] = Stage(whole(ONE_BY_ONE)).read_rollouts(1)
+    told = describe(groups, RL["rewards"])
+    assert {f"rewards/{n}/mean" for n in RL["rewards"]} <= told.keys()
+    first = rows(whole(ONE_BY_ONE))[1]
+    assert {k: first[k] for k in told} == json.loads(json.dumps(told))
+
+
+# pretraining
+
+
+PRETRAIN: dict[str, Any] = {
+    "documents": 250, "tokens_per_step": 2500, "save_seconds": 1e-9,
+    "model": {
+        "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "intermediate_size": 48, "vocab_size": 320, "max_position_embeddings": 512,
+    },
+    "optim": {"optimizer": "muon", "learning_rate": 5e-3, "lr_scheduler_type": "cosine", "warmup_steps": 2},
+}  # fmt: skip
+
+
+def make_base(folder: Path, asked: Asked | None = None, **more: Any) -> Path:
+    asked = asked or Asked()
+    cfg = config.build({"recipe": "resume-test", "threads": 1, "pretrain": {**PRETRAIN, **more}})
+    with Run.open(folder, cfg, (folder / "run.json").exists(), asked, say=lambda _: None) as run:  # type: ignore[arg-type]
+        run.stage("base", partial(pretrain, show=asked.show), cfg.pretrain)
+    return folder / "base"
+
+
+def test_pretraining_stopped_and_gone_on_with(tmp_path: Path) -> None:
+    through = make_base(tmp_path / "through", save_seconds=1e9)
+    steps = rows(through)[-1]["step"]
+    assert steps >= 5
+    for after in (1, 2):
+        with pytest.raises(Stopped):
+            make_base(tmp_path / "stopped", Asked("pretrain", after))
+    stopped = make_base(tmp_path / "stopped")
+    assert rows(stopped) == rows(through)
+    assert rows(through)[-1]["nll"] < rows(through)[0]["nll"]
+    for name in ("model/model.safetensors", "model/tokenizer.json", "corpus/tokens.npy", "model/corpus_keys.npy"):
+        assert (stopped / name).read_bytes() == (through / name).read_bytes()
+
+
+# a real SIGKILL
+
+
+def command(recipe: str, folder: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "incentive", "run", recipe, "--run", str(folder), "--plain", *more]
+
+
+def test_sigkill_of_the_command_at_a_random_moment(tiny_model: Path, tmp_path: Path) -> None:
+    """The moment is drawn within the steps of the run: a while after its first metrics, which a pipe would not slow."""
+    plain = {
+        "base": tiny_model, "threads": 1, "rl.max_steps": 12, "rl.problems_per_step": 2, "rl.num_generations": 4,
+        "rl.sampling.max_tokens": 16, "rl.steps_per_generation": 2, "rl.beta": 0.01, "rl.ref_sync_steps": 3,
+        "rl.save_steps": 2, "rl.eval_steps": 4, "rl.eval_problems": 2, "eval.problems": 2, "eval.samples": 2,
+        "eval.sampling.max_tokens": 16,
+    }  # fmt: skip
+    sets = [x for k, v in plain.items() for x in ("--set", f"{k}={v}")]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command("zero-tiny", tmp_path / "through", *sets), check=True, env=environment, **quiet)
+    child = subprocess.Popen(command("zero-tiny", tmp_path / "killed", *sets), env=environment, **quiet)
+    metrics, wanted = tmp_path / "killed/zero/metrics.jsonl", random.randrange(1, 10)
+    while child.poll() is None and not (metrics.exists() and metrics.read_bytes().count(b"\n") >= wanted):
+        time.sleep(0.002)
+    time.sleep(random.random() * 0.05)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL, "the run was over before it could be killed"
+    assert not (tmp_path / "killed/done.json").exists()
+    subprocess.run(command("zero-tiny", tmp_path / "killed", "--resume"), check=True, env=environment, **quiet)
+    agree(tmp_path / "killed/zero", tmp_path / "through/zero")
+    after = "after/results.json"
+    assert (tmp_path / "killed" / after).read_bytes() == (tmp_path / "through" / after).read_bytes()
