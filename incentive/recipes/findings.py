@@ -159,8 +159,8 @@ def _arms(root: Path) -> Iterator[Table]:
         rows.append([*row, f"{task['mean_tokens']:.0f}", f"{task['reflections_per_response']:.2f}"])
     if rows:
         yield {
-            "title": "Controls, with the same budget of sampled tokens",
-            "note": "The difference is to R1-Zero's first seed on the same problems, in points, paired, with its 95% interval.",
+            "title": "Controls",
+            "note": "RL arms have the same updates and answers, the SFT arms as many sampled tokens. The difference is to R1-Zero's first seed on the same problems, in points, paired, with its 95% interval.",
             "columns": ["arm", "3 numbers: base", "after", "against R1-Zero", "4 numbers: base", "after", "against R1-Zero", "tokens (3)", "reflections (3)"],
             "rows": rows,
         }  # fmt: skip
@@ -243,7 +243,7 @@ def paragraph(root: Path) -> str:
         found = _results(root, arm, "after")
         if found:
             out.append(
-                f"{LABELS[arm].capitalize()}: {_percent(found[TASKS[0]]['pass@1'])} and {_percent(found[TASKS[1]]['pass@1'])}."
+                f"{LABELS[arm][0].upper()}{LABELS[arm][1:]}: {_percent(found[TASKS[0]]['pass@1'])} and {_percent(found[TASKS[1]]['pass@1'])}."
             )
     return " ".join(out)
 
