@@ -113,13 +113,11 @@ class LocalEngine:
                 limit[new] = [r.max_tokens for r, _ in joined]
                 seed[new] = [r.seeds[i] % 2**64 for r, i in joined]
                 live += [_Slot(r, i, self.version) for r, i in joined]
-                logits, fresh = first[rows], new
+                logits = first[rows]
             if n:
                 old = self.policy.decode(last[:n], torch.from_numpy(length[:n]), self.keys, self.values)
                 length[:n] += 1
                 logits = old if logits is None else torch.cat((old, logits))
-            elif logits is not None:
-                assert fresh.start == 0
             n = len(live)
             ids, logp = draw(logits, uniform(seed[:n], count[:n].astype(np.uint64)), temperature, top_p, top_k)
             at = torch.from_numpy(count[:n])
