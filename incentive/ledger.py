@@ -54,6 +54,22 @@ class Costs:
         )
 
 
+def count_parameters(folder: Path) -> int | None:
+    """Weights that multiply, from the headers of a folder's safetensors: an input embedding that is not also the head
+    stays out, as `flops` wants it. None where there is no readable model."""
+    shapes: dict[str, list[int]] = {}
+    for path in list(folder.glob("model*.safetensors")) or folder.glob("*.safetensors"):
+        try:
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            shapes |= {k: v["shape"] for k, v in header.items() if k != "__metadata__"}
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
+            return None
+    if any(k.endswith("lm_head.weight") for k in shapes):
+        shapes = {k: v for k, v in shapes.items() if not k.endswith("embed_tokens.weight")}
+    return sum(math.prod(s) for s in shapes.values()) or None
+
+
 def flops(parameters: int, prompt: int, sampled: int, trained: int, scorings: int) -> float:
     """Dense approximation: 2N a token forward, 6N a token forward and backward. Attention's own products are left out.
 

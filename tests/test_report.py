@@ -16,7 +16,7 @@ from incentive import ledger
 from incentive.report import svg, write_report
 from incentive.report.markup import esc, factor, plain, share, span
 from incentive.report.picture import picture
-from incentive.report.read import count_parameters, read_run
+from incentive.report.read import read_run
 from incentive.report.samples import highlight
 from incentive.report.sources import EVAL, RL, fact
 from incentive.run import RunError
@@ -368,10 +368,13 @@ def test_sources_know_only_settings_that_exist():
 
 def test_parameters_are_counted_from_the_header(tmp_path):
     weights(tmp_path, {"model.embed_tokens.weight": [512, 128], "a": [128, 128], "norm": [128]})
-    assert count_parameters(tmp_path) == 512 * 128 + 128 * 128 + 128
+    assert ledger.count_parameters(tmp_path) == 512 * 128 + 128 * 128 + 128
     weights(tmp_path, {"model.embed_tokens.weight": [512, 128], "lm_head.weight": [512, 128]})
-    assert count_parameters(tmp_path) == 512 * 128  # an embedding that is not the head multiplies nothing
-    assert count_parameters(tmp_path / "none") is None
+    assert ledger.count_parameters(tmp_path) == 512 * 128  # an embedding that is not the head multiplies nothing
+    weights(tmp_path / "state", {"policy.a": [9, 9]})  # a checkpoint's training state is not the model
+    (tmp_path / "state/model.safetensors").rename(tmp_path / "training.safetensors")
+    assert ledger.count_parameters(tmp_path) == 512 * 128
+    assert ledger.count_parameters(tmp_path / "none") is None
 
 
 def test_picture_is_one_sound_svg(full, tmp_path):

@@ -46,7 +46,6 @@ def base_mini() -> dict[str, Any]:
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:  # noqa: ARG001
     """Pretrain, then measure the skills; the model lies in DIR/base/model, with its card."""
-    from incentive.recipes.zero import parameters
     from incentive.run import write_atomic
     from incentive.stages.pretrain import pretrain
     from incentive.stages.skills import measure_skills, model_card
@@ -56,7 +55,7 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:  # noqa: A
     made = run.stage("base", partial(pretrain, show=show), cfg.pretrain)
     show({"phase": "begin", "stage": "skills"})
     skills = run.stage("skills", partial(measure_skills, show=show), None, start=made)
-    size = parameters(made.path)
+    size = ledger.count_parameters(made.path) or 0
     cost = ledger.fold(run.dir / "base/metrics.jsonl", size, cfg.threads, cfg.price_per_core_hour, scorings=0)
     assert cfg.pretrain is not None
     about = {

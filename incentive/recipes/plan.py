@@ -94,16 +94,16 @@ def _rl(s: RL, base: tuple[Path, dict[str, Any]] | None) -> list[str]:
 
 
 def _memory(s: RL, folder: Path, shape: dict[str, Any], most: int) -> list[str]:
-    from incentive.recipes.zero import parameters
-
     try:
-        size = parameters(folder)
         heads = shape.get("num_key_value_heads") or shape["num_attention_heads"]
         width = shape.get("head_dim") or shape["hidden_size"] // shape["num_attention_heads"]
         rows = min(s.engine.max_num_seqs, s.problems_per_step * s.num_generations * s.steps_per_generation)
         kind = 2 if s.engine.dtype == "bfloat16" else 4
         cache = 2 * shape["num_hidden_layers"] * heads * width * (PROMPT + s.sampling.max_tokens) * rows * kind
     except (KeyError, OSError, ValueError, TypeError):
+        return []
+    size = ledger.count_parameters(folder)
+    if size is None:
         return []
     copies = 4 + 1 + (1 if s.beta else 0)  # weights, gradient, two moments; the engine's; the reference
     scorings = int(s.beta > 0) + int(s.steps_per_generation > 1)

@@ -8,8 +8,6 @@ Changed for the miniature, each because it was measured: `ZERO_MINI_RL`. The pap
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -259,17 +257,6 @@ def preflight(run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, ta
 # the summary
 
 
-def parameters(folder: Path) -> int:
-    """Parameters that multiply, from safetensors headers: an embedding that is not the head stays out."""
-    shapes: dict[str, list[int]] = {}
-    for file in folder.glob("*.safetensors"):
-        with file.open("rb") as f:
-            size = int.from_bytes(f.read(8), "little")
-            shapes |= {k: v["shape"] for k, v in json.loads(f.read(size)).items() if k != "__metadata__"}
-    split = any(name.endswith("lm_head.weight") for name in shapes)
-    return sum(math.prod(s) for n, s in shapes.items() if not (split and n.endswith("embed_tokens.weight")))
-
-
 def _told(result: dict[str, Any]) -> dict[str, Any]:
     """The part of an evaluation that the summary holds; T = 1 beside the headline."""
     n = result["samples"]
@@ -315,7 +302,7 @@ def rejection(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     part = cfg.collect.model_copy(update={"problems": max(1, cfg.collect.problems // cfg.collect.rounds), "rounds": 1})
     for n in range(1, cfg.collect.rounds + 1):
         show({"phase": "begin", "stage": f"collect-{n}"})
-        how = {"task": task, "template": cfg.template, "first": (n - 1) * part.problems}
+        how: dict[str, Any] = {"task": task, "template": cfg.template, "first": (n - 1) * part.problems}
         data.append(run.stage(f"collect-{n}", partial(collect, show=show), part, start=model, **how))
         show({"phase": "begin", "stage": f"sft-{n}"})
         model = run.stage(f"sft-{n}", partial(sft, show=show), cfg.sft, start=base, data=tuple(data))
@@ -329,7 +316,7 @@ def rejection(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
 
 def summary(run: Run, base: Path, found: dict[str, Any]) -> dict[str, Any]:
     """summary.json: accuracy before and after, and what it cost (US dollars at the stated price, all stages)."""
-    cfg, size = run.config, parameters(base)
+    cfg, size = run.config, ledger.count_parameters(base) or 0
     scorings = 0
     if cfg.rl:
         scorings = int(cfg.rl.beta > 0) + int(cfg.rl.steps_per_generation > 1)

@@ -155,26 +155,10 @@ def _rows(path: Path) -> tuple[list[Row], int]:
     return rows, len(lines) - len(rows)
 
 
-def count_parameters(folder: Path) -> int | None:
-    """Weights that multiply, from the headers of a folder's safetensors: an input embedding that is not also the head
-    stays out, as `ledger.flops` wants it. None where there is no model."""
-    shapes: dict[str, list[int]] = {}
-    for path in sorted(folder.glob("model*.safetensors")):
-        try:
-            with path.open("rb") as file:
-                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-            shapes |= {k: v["shape"] for k, v in header.items() if k != "__metadata__"}
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
-            return None
-    if "lm_head.weight" in shapes:
-        shapes = {k: v for k, v in shapes.items() if not k.endswith("embed_tokens.weight")}
-    return sum(math.prod(s) for s in shapes.values()) or None
-
-
 def _parameters(stage: Path) -> int | None:
     checkpoints = sorted(stage.glob("checkpoints/step-*"))
     folders = [stage / "model", stage / "best", *reversed(checkpoints)]
-    return next((n for folder in folders if (n := count_parameters(folder))), None)
+    return next((n for folder in folders if (n := ledger.count_parameters(folder))), None)
 
 
 def base_parameters(base: Any) -> int | None:
@@ -182,7 +166,7 @@ def base_parameters(base: Any) -> int | None:
     if not isinstance(base, str) or not base:
         return None
     shipped = Path(__file__).parent.parent / "assets" / base
-    return next((n for folder in (shipped, Path(base)) if (n := count_parameters(folder))), None)
+    return next((n for folder in (shipped, Path(base)) if (n := ledger.count_parameters(folder))), None)
 
 
 def _kind(section: dict[str, Any], rows: list[Row], results: dict[str, Any]) -> Kind:
