@@ -1,5 +1,5 @@
-"""The doctor judges each step's row of metrics, and the watch names the phase that hangs: plain words, one "
-"suggestion."""
+"""The doctor judges each step's row of metrics, and the watch names the phase that hangs: plain words, one
+suggestion."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from incentive import chat, engine, rewards
 from incentive.config import RL, Run
-from incentive.doctor import Doctor, Finding, Watch
+from incentive.doctor import Finding
 from incentive.learner import collate, micro_batches, outputs
 from incentive.model.checkpoint import CheckpointError, Policy, load_policy, resolve, stop_ids
 from incentive.model.logp import CHUNK_BYTES
@@ -31,8 +31,6 @@ from incentive.stages.evaluate import PROBLEMS, gather, requests
 from incentive.stages.rl import UNGRADED_LIMIT, examples_of, informative
 from incentive.tasks import Mixture, distinct
 from incentive.tasks.base import Task
-
-__all__ = ["Doctor", "Finding", "Watch", "preflight"]
 
 GOLDS = 24  # problems of each task whose gold answer is tried
 DRAWS = 20_000  # RL prompts that the contamination check draws at most

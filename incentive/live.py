@@ -118,7 +118,7 @@ class View:
             self._live = Live(console=self._console, auto_refresh=False, redirect_stderr=False, redirect_stdout=False)
             with self._guarded():
                 self._live.start()
-        from incentive.guard import Watch
+        from incentive.doctor import Watch
 
         self._watch = Watch(STALL, self.say, self.dir / "stacks.txt")
         self._watch.__enter__()
@@ -219,7 +219,7 @@ class View:
             self.step = max(last, 0)
             self.before = sum(_seconds(r) for r in self.rows)
         if path is not None and self.settings.rl:
-            from incentive.guard import Doctor
+            from incentive.doctor import Doctor
 
             self.doctor = Doctor(self.settings.rl)
             for row in self.rows:
