@@ -190,7 +190,7 @@ def _logic(task: Logic, rng: Random, habits: Habits) -> Document | None:
 
 def _drill(rng: Random) -> Document:
     """A page of sums: facts without a problem."""
-    facts = []
+    facts: list[str] = []
     while len(facts) < 8:
         a, b = int(rng.random() * (LIMIT + 1)), 1 + int(rng.random() * 40)
         op = "+-*"[int(rng.random() * 3)]

@@ -49,17 +49,15 @@ def collate(examples: list[Example], device: str = "cpu") -> Batch:
     """Right-padded tensors (B, T) of rows; a stream that the first row lacks is None."""
     longest = max(len(e.ids) for e in examples)
 
-    def stack(name: str, dtype: type) -> Tensor | None:
-        if getattr(examples[0], name) is None:
-            return None
-        out = np.zeros((len(examples), longest), dtype=dtype)
+    def stack(name: str, dtype: type) -> Tensor:
+        out: np.ndarray = np.zeros((len(examples), longest), dtype=dtype)
         for row, e in enumerate(examples):
             out[row, : len(e.ids)] = getattr(e, name)
         return torch.from_numpy(out).to(device)
 
     return Batch(
         ids=stack("ids", np.int64), mask=stack("mask", np.bool_), temperature=examples[0].temperature,
-        **{name: stack(name, np.float32) for name in STREAMS},
+        **{name: stack(name, np.float32) for name in STREAMS if getattr(examples[0], name) is not None},
     )  # fmt: skip
 
 
@@ -126,7 +124,8 @@ class Learner:
             FloatingPointError: the loss or the gradient is NaN or infinite; the weights are left as they were.
         """
         self.policy.zero_grad(set_to_none=True)
-        total, sums, tokens = 0.0, {}, sum(int(e.mask.sum()) for e in examples)
+        total, tokens = 0.0, sum(int(e.mask.sum()) for e in examples)
+        sums: dict[str, float] = {}
         for rows in micro_batches([len(e.ids) for e in examples], self.config.tokens_per_micro_batch):
             batch = collate([examples[i] for i in rows], self.config.device)
             value, metrics = loss(outputs(self.policy, batch, entropy), batch)

@@ -133,7 +133,7 @@ _DTYPES = {"prompt_ids": np.int64, "ids": np.int64, "mask": np.bool_, "sampler_l
 
 
 def sample_from_json(data: dict[str, Any]) -> Sample:
-    arrays = {k: np.asarray(data[k], dtype=t) for k, t in _DTYPES.items()}
+    arrays: dict[str, np.ndarray] = {k: np.asarray(data[k], dtype=t) for k, t in _DTYPES.items()}
     return Sample(**{**data, **arrays, "versions": tuple(data["versions"])})
 
 

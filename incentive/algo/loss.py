@@ -27,8 +27,8 @@ class Batch:
 
     ids: Tensor  # (B, T) int64
     mask: Tensor  # (B, T) bool, True where the loss looks; column 0 is False
-    weight: Tensor  # (B, T) float32
-    advantage: Tensor | None = None  # (B, T) float32, as are all below
+    weight: Tensor | None = None  # (B, T) float32, as are all below; scoring needs none
+    advantage: Tensor | None = None
     old_logp: Tensor | None = None
     ref_logp: Tensor | None = None
     sampler_logp: Tensor | None = None
@@ -86,7 +86,7 @@ def policy(
     """
     mask = batch.mask
     zero = torch.zeros((), dtype=outputs.logp.dtype, device=mask.device)
-    weight = torch.where(mask, batch.weight, zero)
+    weight = torch.where(mask, _given(batch.weight, "weight"), zero)
     advantage = torch.where(mask, _given(batch.advantage, "advantage"), zero)
     logp = torch.where(mask, outputs.logp, zero)
     old_logp = logp.detach() if batch.old_logp is None else torch.where(mask, batch.old_logp, zero)
@@ -120,11 +120,11 @@ def nll(outputs: Outputs, batch: Batch) -> tuple[Tensor, Metrics]:
     streams = {"nll": loss}
     if outputs.entropy is not None:
         streams["entropy"] = torch.where(batch.mask, outputs.entropy, zero)
-    total = (torch.where(batch.mask, batch.weight, zero) * loss).sum()
+    total = (torch.where(batch.mask, _given(batch.weight, "weight"), zero) * loss).sum()
     return total, {name: stream.detach().sum() for name, stream in streams.items()}
 
 
 def _given(stream: Tensor | None, name: str) -> Tensor:
     if stream is None:
-        raise ValueError(f"the policy loss needs a batch with {name!r}")
+        raise ValueError(f"the loss needs a batch with {name!r}")
     return stream

@@ -43,8 +43,7 @@ class LocalEngine:
         self.policy, self.tokenizer, self.config = policy, tokenizer, config
         self.stop_ids = torch.tensor(stop_ids)
         self.version = 0
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
+        self.keys = self.values = torch.zeros(0, 0, 0, 0, 0)  # until the first call reserves them
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         self.policy.load_named(dict(weights))
@@ -56,7 +55,7 @@ class LocalEngine:
     def _reserve(self, slots: int, tokens: int) -> None:
         """Keys and values (layers, slots, kv_heads, tokens, D), kept from call to call; pages are touched when used."""
         p = self.policy
-        if self.keys is None or self.keys.shape[1] < slots or self.keys.shape[3] < tokens:
+        if self.keys.shape[1] < slots or self.keys.shape[3] < tokens:
             shape = (p.layers, slots, p.kv_heads, tokens, p.head_dim)
             self.keys, self.values = torch.zeros(shape, dtype=p.dtype), torch.zeros(shape, dtype=p.dtype)
 
@@ -118,6 +117,7 @@ class LocalEngine:
                 old = self.policy.decode(last[:n], torch.from_numpy(length[:n]), self.keys, self.values)
                 length[:n] += 1
                 logits = old if logits is None else torch.cat((old, logits))
+            assert logits is not None  # a row was live, or one has joined
             n = len(live)
             ids, logp = draw(logits, uniform(seed[:n], count[:n].astype(np.uint64)), temperature, top_p, top_k)
             at = torch.from_numpy(count[:n])

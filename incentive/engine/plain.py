@@ -49,7 +49,9 @@ class PlainEngine:
         limit = torch.tensor([r.max_tokens for r, _ in rows])
         first = rows[0][0]
         live = torch.ones(len(rows), dtype=torch.bool)
-        written, logps, cache = [], [], None
+        written: list[Tensor] = []
+        logps: list[Tensor] = []
+        cache = None
         ends = torch.zeros(len(rows), dtype=torch.int64)
         while live.any():
             out = self.policy.model(

@@ -7,8 +7,8 @@ weights back under their Hugging Face names. A contract test proves that its log
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -123,7 +123,7 @@ class Lean(nn.Module):
             if self.qk_norm:
                 block |= {"q_norm": p(self.head_dim), "k_norm": p(self.head_dim)}
             blocks.append(nn.ParameterDict(block))
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = cast("Iterable[nn.ParameterDict]", nn.ModuleList(blocks))  # torch types its items as Module
 
     # weights under their Hugging Face names
 

@@ -47,26 +47,26 @@ def write_corpus(folder: Path, seed: int, section: Pretrain, show: Callable[[dic
     """Make `folder` with tokens.npy (uint16), starts.npy, keys.npy (sorted hashes of all problems) and the tokenizer."""
     habits = Habits(section.retry_dose, section.verify)
     spans = [(at, min(at + SHARD, section.documents)) for at in range(0, section.documents, SHARD)]
-    quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # Ctrl-C is the parent's
-    with write_folder(folder) as tmp, ProcessPoolExecutor(min(len(spans), os.cpu_count() or 1), **quiet) as pool:
+    workers = min(len(spans), os.cpu_count() or 1)
+    pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    with write_folder(folder) as tmp, pool:  # whose workers leave Ctrl-C to the parent
         jobs = [pool.submit(_texts, seed, habits, *span) for span in spans]
         coder, tokens, lengths, keys = None, [], [], []
-        for n, job in enumerate(jobs):
-            texts, hashes = job.result()
+        for _, done in spans:
+            texts, hashes = jobs.pop(0).result()
             if coder is None:
                 coder = tokenizer.train(
                     texts, section.model.vocab_size, section.digits, section.model.max_position_embeddings
                 )
+                coder.save_pretrained(str(tmp / "tokenizer"))
             ids = coder(texts, add_special_tokens=False)["input_ids"]
             tokens.append(np.concatenate([np.asarray(row, dtype=np.uint16) for row in ids]))
             lengths.append(np.asarray([len(row) for row in ids]))
             keys.append(np.asarray(hashes, dtype=np.uint64))
-            jobs[n] = None
-            show({"phase": "corpus", "done": spans[n][1], "total": section.documents})
+            show({"phase": "corpus", "done": done, "total": section.documents})
         np.save(tmp / "tokens.npy", np.concatenate(tokens))
         np.save(tmp / "starts.npy", np.concatenate([[0], np.cumsum(np.concatenate(lengths))]))
         np.save(tmp / "keys.npy", np.unique(np.concatenate(keys)))
-        coder.save_pretrained(str(tmp / "tokenizer"))
 
 
 def plan(lengths: np.ndarray, tokens_per_step: int, seed: int) -> list[list[int]]:

@@ -60,13 +60,13 @@ def informative(group: Group) -> bool:
     return len(totals) > 1 and not equal(np.asarray(totals))
 
 
-def describe(groups: list[Group], names: Collection[str]) -> dict[str, float]:
+def describe(groups: list[Group], names: Collection[str]) -> dict[str, float | None]:
     """A rollout in numbers, under the names that TRL's users know."""
     samples = [s for g in groups for s in g.samples]
     scores = [s for g in groups for s in g.scores]
     totals = [s.total for s in scores if s.total is not None]
     lengths = np.array([len(s.ids) for s in samples])
-    row: dict[str, float] = {"reward": float(np.mean(totals)), "reward_std": float(np.std(totals))}
+    row: dict[str, float | None] = {"reward": float(np.mean(totals)), "reward_std": float(np.std(totals))}
     for name in names:
         row[f"rewards/{name}/mean"] = float(np.mean([s.parts[name] for s in scores if name in s.parts]))
     for task in dict.fromkeys(g.problem.tags["task"] for g in groups):
@@ -209,7 +209,7 @@ class Trainer:
         for part in range(n):
             batch = WEIGHTS[self.section.loss_type]([rows[i] for i in order[part::n]], self.section.sampling.max_tokens)
             # without a KL term, a row of zero advantage adds nothing to the gradient
-            yield batch if self.section.beta else [e for e in batch if e.advantage.any()] or batch[:1]
+            yield batch if self.section.beta else [e for e in batch if np.any(e.advantage)] or batch[:1]
 
     # the loop
 
