@@ -504,7 +504,7 @@ def _memory(rl: RL, policy: Policy, prompt: int) -> Finding:
     size = sum(p.numel() for p in policy.parameters())
     heads = c.num_attention_heads
     kv, dim = getattr(c, "num_key_value_heads", None) or heads, getattr(c, "head_dim", None) or c.hidden_size // heads
-    width = {"float32": 4, "bfloat16": 2}
+    width = {"float32": 4, "bfloat16": 2, "auto": 4}
     longest = prompt + rl.sampling.max_tokens
     slots = min(rl.engine.max_num_seqs, rl.problems_per_step * rl.steps_per_generation * rl.num_generations)
     layer = 4 * c.hidden_size + 3 * (heads + 2 * kv) * dim + 4 * getattr(c, "intermediate_size", 4 * c.hidden_size)

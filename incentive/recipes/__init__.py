@@ -169,6 +169,19 @@ def settle(threads: int) -> None:
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  costs time, helps nothing
 
 
+def _measured(settings: config.Run) -> config.Run:
+    """The settings with each `auto` replaced by what is fastest here, so that a resumed run computes as it began."""
+    from incentive.model.checkpoint import fastest_dtype
+
+    found = {}
+    for name in ("pretrain", "rl", "sft"):
+        section = getattr(settings, name)
+        if section is not None and section.learner.dtype == "auto":
+            learner = section.learner.model_copy(update={"dtype": fastest_dtype(section.learner.device)})
+            found[name] = section.model_copy(update={"learner": learner})
+    return settings.model_copy(update=found)
+
+
 def _set_aside(run: Run, names: list[str]) -> None:
     """Put stages and all that follow from them aside under a name that the memo does not look for."""
     known: dict[str, tuple[str, str]] = {}  # stage -> (its artifact's key, its own description)
@@ -232,6 +245,7 @@ def launch(
     from incentive import live
 
     settle(settings.threads)
+    settings = _measured(settings)
     if recipe.pipeline is zero.pipeline:
         zero.parts(recipe, settings)  # what is missing is said before anything is written
     with (

@@ -144,7 +144,10 @@ def evaluate_mini() -> dict[str, Any]:
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:  # noqa: ARG001
     """Run all arms that are not done, then write controls.json."""
+    from incentive.recipes import findings
+
     root, all_arms = run.dir / "arms", arms()
+    (run.dir / "digests").mkdir(exist_ok=True)
     done: dict[str, Any] = {}
     with ThreadPoolExecutor(JOBS) as pool:
 
@@ -153,15 +156,14 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:  # noqa: A
                 done[name].result()
             if run.interrupt is None or not run.interrupt.requested:
                 start(arm, root)
+                write_json(run.dir / "digests" / f"{arm.name}.json", findings.digest(root / arm.name))
 
         for arm in all_arms:
             done[arm.name] = pool.submit(go, arm)
         for n, arm in enumerate(all_arms, start=1):
             done[arm.name].result()
             show({"phase": "arms", "done": n, "total": len(all_arms)})
-    from incentive.recipes import findings
-
-    found = findings.collect(root)
+    found = findings.collect(run.dir / "digests")
     write_json(run.dir / "controls.json", found)
     findings.write_page(run.dir / "results.md", found)
     return {"arms": [a.name for a in all_arms], "paragraph": found["paragraph"]}

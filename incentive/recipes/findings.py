@@ -1,4 +1,4 @@
-"""What the arms of `controls-mini` say: tables, curves and one paragraph, from the answers that they stored."""
+"""What the arms of `controls-mini` say: a digest of each, then tables, curves and one paragraph from the digests."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from incentive import chat, measure
+from incentive.config import load_toml
 from incentive.recipes.controls import SEEDS, TASKS, UNSEEN
-from incentive.records import Group
+from incentive.records import Group, hash64
 from incentive.run import Stage, write_atomic
 from incentive.tasks.countdown import LIMIT
 from incentive.tasks.expression import OPS
@@ -31,9 +32,37 @@ LABELS = {
 Table = dict[str, Any]
 
 
+def digest(folder: Path) -> dict[str, Any]:
+    """What a finished arm adds to the findings: small, so that all arms' figures can lie beside the page made from them.
+
+    Returns:
+        `config` and `environment` of the run; for each evaluation (`before`, `after`) its `results`; for each task
+        `right`, the right answers to each problem in order, `problems`, a hash of the problems' keys in that order, and
+        `decomposition`.
+    """
+    out: dict[str, Any] = {"config": load_toml(folder / "config.toml")}
+    out["environment"] = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    for when in ("before", "after"):
+        if not (path := folder / when / "results.json").exists():
+            continue
+        results = json.loads(path.read_text(encoding="utf-8"))
+        found = out[when] = {"results": results, "right": {}, "problems": {}, "decomposition": {}}
+        for n, task in enumerate(results):
+            groups = Stage(folder / when).read_rollouts(n + 1)
+            found["right"][task] = [sum(bool(s.parts.get("accuracy")) for s in g.scores) for g in groups]
+            found["problems"][task] = f"{hash64(*(g.problem.key for g in groups)):016x}"
+            if task in TASKS and results[task]["samples"] <= 16:
+                found["decomposition"][task] = decomposition(groups)
+    return out
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 def _results(root: Path, arm: str, when: str) -> dict[str, Any] | None:
-    path = root / arm / when / "results.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return _read(root / f"{arm}.json").get(when, {}).get("results")
 
 
 def _percent(x: float | None) -> str:
@@ -45,23 +74,17 @@ def _told(result: dict[str, Any]) -> str:
     return f"{_percent(result['pass@1'])} ({_percent(low)} to {_percent(high)})"
 
 
-def _groups(root: Path, arm: str, when: str, task: int) -> list[Group]:
-    return Stage(root / arm / when).read_rollouts(task + 1)
+def paired(root: Path, a: tuple[str, str], b: tuple[str, str], task: str) -> measure.Difference:
+    """Accuracy of a minus that of b, each (arm, when), on the problems that both answered.
 
-
-def shares(root: Path, arm: str, when: str, task: int) -> dict[str, float]:
-    """Problem key -> share of right answers."""
-    return {
-        g.problem.key: sum(bool(s.parts.get("accuracy")) for s in g.scores) / len(g.scores)
-        for g in _groups(root, arm, when, task)
-    }
-
-
-def paired(root: Path, a: tuple[str, str], b: tuple[str, str], task: int) -> measure.Difference:
-    """Accuracy of a minus that of b on the problems that both answered."""
-    x, y = shares(root, *a, task), shares(root, *b, task)
-    keys = sorted(x.keys() & y.keys())
-    return measure.paired_difference([x[k] for k in keys], [y[k] for k in keys])
+    Raises:
+        ValueError: they answered different problems.
+    """
+    (x, y) = (_read(root / f"{arm}.json")[when] for arm, when in (a, b))
+    if x["problems"][task] != y["problems"][task]:
+        raise ValueError(f"{a} and {b} answered different problems of {task}")
+    n, m = (found["results"][task]["samples"] for found in (x, y))
+    return measure.paired_difference([r / n for r in x["right"][task]], [r / m for r in y["right"][task]])
 
 
 @lru_cache(maxsize=4096)
@@ -123,9 +146,9 @@ def _main(root: Path) -> Iterator[Table]:
         before, after = _results(root, arm, "before"), _results(root, arm, "after")
         if not before or not after:
             continue
-        for n, task in enumerate(TASKS):
+        for task in TASKS:
             b, a = before[task], after[task]
-            gain = paired(root, (arm, "after"), (arm, "before"), n)
+            gain = paired(root, (arm, "after"), (arm, "before"), task)
             rows.append([
                 arm, task, _told(b), _told(a), f"+{100 * gain.mean:.1f} ({100 * gain.low:.1f} to {100 * gain.high:.1f})",
                 f"{b['mean_tokens']:.0f} -> {a['mean_tokens']:.0f} (x{a['mean_tokens'] / b['mean_tokens']:.1f})",
@@ -148,12 +171,12 @@ def _arms(root: Path) -> Iterator[Table]:
         if not after or not before:
             continue
         row = [LABELS.get(arm, "R1-Zero")]
-        for n, task in enumerate(TASKS):
+        for task in TASKS:
             row += [_percent(before[task]["pass@1"]), _told(after[task])]
             if arm == zero or not _results(root, zero, "after"):
                 row.append("")
             else:
-                d = paired(root, (arm, "after"), (zero, "after"), n)
+                d = paired(root, (arm, "after"), (zero, "after"), task)
                 row.append(f"{100 * d.mean:+.1f} ({100 * d.low:.1f} to {100 * d.high:.1f})")
         task = after[TASKS[0]]
         rows.append([*row, f"{task['mean_tokens']:.0f}", f"{task['reflections_per_response']:.2f}"])
@@ -170,8 +193,8 @@ def _decomposed(root: Path) -> Iterator[Table]:
     arm, rows = f"zero-{SEEDS[0]}", []
     for when in ("before", "after"):
         found = _results(root, arm, when)
-        for n, task in enumerate(TASKS if found else ()):
-            d = decomposition(_groups(root, arm, when, n))
+        for task in TASKS if found else ():
+            d = _read(root / f"{arm}.json")[when]["decomposition"][task]
             assert found
             rows.append([
                 task, when, _percent(found[task]["pass@1"]), _percent(d["first"]), _percent(d["each"]), f"{d['tries']:.2f}",
@@ -221,8 +244,7 @@ def paragraph(root: Path) -> str:
     zero = f"zero-{SEEDS[0]}"
     main = _results(root, zero, "after")
     if main:
-        d = decomposition(_groups(root, zero, "after", 0))
-        b = decomposition(_groups(root, zero, "before", 0))
+        d, b = (_read(root / f"{zero}.json")[when]["decomposition"][TASKS[0]] for when in ("after", "before"))
         out.append(
             f"On three numbers the first try is right {_percent(b['first'])} of the time before and {_percent(d['first'])} after, "
             f"with {b['tries']:.1f} and {d['tries']:.1f} tries; an even enumerator with as many tries would reach {_percent(d['even'])}, "
@@ -249,7 +271,7 @@ def paragraph(root: Path) -> str:
 
 
 def collect(root: Path) -> dict[str, Any]:
-    """The content of controls.json; arms that are not done are left out."""
+    """The content of controls.json, from the digests in a folder; arms that are not done are left out."""
     passk, curves = _passk(root)
     tables = [*_main(root), *_arms(root), *_decomposed(root), *passk, *_unseen(root)]
     return {"paragraph": paragraph(root), "tables": tables, "curves": curves}
@@ -257,7 +279,14 @@ def collect(root: Path) -> dict[str, Any]:
 
 def write_page(path: Path, found: dict[str, Any]) -> None:
     """The findings as Markdown."""
-    lines = ["# Results", "", "Written by `make prove`.", "", found["paragraph"], ""]
+    lines = [
+        "# Results",
+        "",
+        "Written by `make prove` from the arms' digests (`docs/results/`).",
+        "",
+        found["paragraph"],
+        "",
+    ]
     for t in found["tables"]:
         lines += [
             f"## {t['title']}",

@@ -25,7 +25,7 @@ from incentive.algo import weights
 from incentive.config import Pretrain
 from incentive.corpus import Habits, document
 from incentive.learner import Learner
-from incentive.model.checkpoint import save_policy
+from incentive.model.checkpoint import fastest_dtype, save_policy
 from incentive.model.lean import Lean
 from incentive.records import Example, hash64
 from incentive.run import Artifact, Stage, write_folder
@@ -93,7 +93,8 @@ def init(section: Pretrain, seed: int, eos: int, pad: int) -> Lean:
         num_key_value_heads=m.num_key_value_heads, max_position_embeddings=m.max_position_embeddings,
         tie_word_embeddings=True, bos_token_id=None, eos_token_id=eos, pad_token_id=pad, architectures=["LlamaForCausalLM"],
     )  # fmt: skip
-    policy = Lean(config, getattr(torch, section.learner.dtype))
+    dtype = section.learner.dtype
+    policy = Lean(config, getattr(torch, fastest_dtype() if dtype == "auto" else dtype))
     generator = torch.Generator().manual_seed(hash64("weights", seed) % 2**63)
     with torch.no_grad():
         for name, p in policy.named_parameters():
