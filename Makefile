@@ -38,7 +38,7 @@ prove: setup ## rerun the long measurements (hours) and write docs/results.md
 	@$(BIN)/incentive run controls-mini --run runs/prove $$(test -f runs/prove/run.json && echo --resume)
 	@cp runs/prove/results.md docs/results.md && mkdir -p docs/results && cp runs/prove/digests/*.json docs/results/
 	@$(BIN)/python prove/kills.py
-	@$(BIN)/python prove/generate.py runs/prove/arms/zero-11/zero/model
+	@$(BIN)/python prove/generate.py runs/prove/arms/zero-21/zero/model
 	@echo "beside TRL, in an environment of its own: see prove/trl_loss.py"
 
 clean: ## remove .venv and caches; runs stay

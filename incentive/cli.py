@@ -151,7 +151,7 @@ def run(
       zero-arithmetic  the same on multi-step arithmetic
       zero-logic       the same on knights and knaves
       zero-tiny        the same code in 90 seconds, with no claim to learn
-      base-mini        make the base model from nothing (ten minutes)
+      base-mini        make the base model from nothing (half an hour)
       rejection-mini   a control: the base fine-tuned on its own right answers
       evaluate-mini    evaluate one model, every answer kept
       controls-mini    R1-Zero on several seeds beside all its controls (hours)

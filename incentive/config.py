@@ -89,7 +89,7 @@ class Pretrain(Section):
         weight_decay=0.1,
     )
     learner: Learner = Learner(tokens_per_micro_batch=8192)
-    documents: int = Field(250_000, gt=0)
+    documents: int = Field(500_000, gt=0)
     """Documents in the corpus; each is seen once."""
     tokens_per_step: int = Field(16384, gt=0)
     retry_dose: float = Field(0.01, ge=0, le=1)

@@ -428,3 +428,14 @@ def test_panel_draws_progress_curves_thought_and_findings(tmp_path: Path) -> Non
     for part in ("step 4/120", "3 min 52 s left", "right answers", "80%", "[b]wait", "all cut", "a core-hour"):
         assert part in text, text
     console.file.close()
+
+
+def test_digest_of_a_run_is_what_its_results_say(finished: tuple[Path, str]) -> None:
+    from incentive.recipes import findings
+
+    found = findings.digest(finished[0])
+    after = found["after"]
+    for task, result in after["results"].items():
+        assert sum(after["right"][task]) / (result["problems"] * result["samples"]) == pytest.approx(result["pass@1"])
+    assert found["before"]["problems"] == after["problems"]
+    assert found["config"]["rl"]["learner"]["dtype"] in ("float32", "bfloat16")  # `auto` is settled when a run starts

@@ -37,7 +37,7 @@ def near(name: str, choices: Iterable[str]) -> str:
 
 
 def base_mini() -> dict[str, Any]:
-    """The base model from nothing: made-up documents, a tokenizer, next-token prediction; ten minutes on one core.
+    """The base model from nothing: made-up documents, a tokenizer, next-token prediction; half an hour on one core.
 
     Its documents hold every habit of a solver, good and bad, unmarked. Nothing of the val and test splits is in them.
     """

@@ -18,7 +18,7 @@ from incentive.recipes.base import Recipe, Show
 from incentive.run import Run, RunError, write_json
 
 JOBS = 2
-SEEDS = (11, 12, 13)  # of the reported runs; development used others
+SEEDS = (21, 22, 23)  # of the reported runs; development used others
 TASKS = ("countdown3", "countdown4")
 UNSEEN = ("countdown5", "countdown3-large", "countdown4-large")
 

@@ -31,7 +31,9 @@ ZERO_MINI_RL: dict[str, Any] = {  # each measured in development, on other seeds
     "rewards": {"accuracy": 1.0, "format": 0.2},
     "loss_type": "token_mean",
     "beta": 0.03,  # without it the arithmetic wears away: 98% true before, 26% after 55 steps
-    "ref_sync_steps": 0,
+    # the paper's hard refresh: thoughts that go on longer are far from the base, and the KL would hold them back: without
+    # it 86% on three numbers of val, with it 91%
+    "ref_sync_steps": 30,
     "epsilon": 0.2,
     "epsilon_high": 0.28,
     "sampling": {"temperature": 1.0, "max_tokens": 320},
