@@ -1,0 +1,190 @@
+"""The other things of ours that run in a process of their own: `python -m bench.sides NAME ...`, one line of JSON each.
+
+They call the product: its engine, its learner, its log-probs. `make` writes the checkpoints of random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama-30m": {
+        "model_type": "llama", "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8,
+        "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 12288, "max_position_embeddings": 4096,
+    },
+    "qwen2.5-0.5b": {
+        "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+        "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936, "max_position_embeddings": 32768,
+        "rope_theta": 1e6,
+    },
+    "qwen2.5-1.5b": {
+        "model_type": "qwen2", "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+        "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936, "max_position_embeddings": 32768,
+        "rope_theta": 1e6,
+    },
+}  # fmt: skip
+
+
+def make(a: argparse.Namespace) -> dict[str, Any]:
+    """A checkpoint of that shape, random weights, with the tokenizer of base-mini: ids beyond it decode to nothing."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from incentive.model.checkpoint import load_tokenizer, resolve
+    from incentive.run import write_folder
+
+    tokenizer = load_tokenizer(resolve("base-mini"))
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+    shape = dict(SHAPES[a.model])
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(shape.pop("model_type"), **shape, **ends, tie_word_embeddings=True, rms_norm_eps=1e-6)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with write_folder(Path(a.out)) as folder:
+        model.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+    return {"parameters": sum(p.numel() for p in model.parameters())}
+
+
+def sample(a: argparse.Namespace) -> dict[str, Any]:
+    """The local engine on the given prompts; the first round is for warming up and is not counted."""
+    import numpy as np
+
+    from incentive import engine
+    from incentive.config import Engine
+    from incentive.model.checkpoint import load_policy, resolve
+    from incentive.records import Request, hash64
+
+    folder = resolve(a.model)
+    policy, tokenizer = load_policy(folder)
+    own = engine.local(policy, tokenizer, folder, Engine(dtype=a.precision))
+    prompts = [np.asarray(json.loads(line)["ids"]) for line in Path(a.prompts).read_text().splitlines()]
+    seconds, tokens = [], []
+    for number in range(a.rounds + 1):
+        asked = [
+            Request(str(i), ids, tuple(hash64(a.seed, number, i, j) for j in range(a.group)), a.limit)
+            for i, ids in enumerate(prompts)
+        ]
+        began = time.monotonic()
+        count = sum(len(s.ids) for s in own.sample(asked))
+        seconds.append(time.monotonic() - began)
+        tokens.append(count)
+    own.close()
+    return {"seconds": seconds[1:], "tokens": tokens[1:]}
+
+
+def learn(a: argparse.Namespace) -> dict[str, Any]:
+    """Updates of the learner on made-up rows of one length, a fifth of it prompt; the first is not counted."""
+    from functools import partial
+
+    import numpy as np
+
+    from incentive.algo import loss
+    from incentive.algo.weights import token_mean
+    from incentive.config import Learner as Config
+    from incentive.config import Optim
+    from incentive.learner import Learner
+    from incentive.model.checkpoint import fastest_dtype, load_policy
+    from incentive.records import Example
+
+    dtype = fastest_dtype() if a.precision == "auto" else a.precision
+    policy, tokenizer = load_policy(a.model, dtype)
+    learner = Learner(policy, Optim(), Config(dtype=dtype), a.rounds + 1)
+    rng, mask = np.random.default_rng(a.seed), np.arange(a.length) >= a.length // 5
+    rows = []
+    for _ in range(a.rows):
+        ids, logp = rng.integers(2, len(tokenizer), a.length), np.full(a.length, -1, dtype=np.float32)
+        gain = np.where(mask, rng.normal(), 0).astype(np.float32)
+        rows.append(Example(ids=ids, mask=mask, advantage=gain, sampler_logp=logp, ref_logp=logp))
+    batch, seconds = token_mean(rows), []
+    for _ in range(a.rounds + 1):
+        began = time.monotonic()
+        learner.step(batch, partial(loss.policy, epsilon=0.2, beta=0.03), entropy=True)
+        seconds.append(time.monotonic() - began)
+    return {"seconds": seconds[1:], "dtype": dtype, "masked": int(mask.sum()) * a.rows}
+
+
+def logp(a: argparse.Namespace) -> dict[str, Any]:
+    """Log-probs with their gradients, in chunks or plainly: what they add to the memory, and their values.
+
+    Memory is the kernel's own high-water mark (VmHWM), set back before the call, less what was in use by then.
+    """
+    import torch
+
+    from incentive.model.logp import token_logp
+
+    torch.manual_seed(0)
+    h = (torch.randn(a.length, a.hidden) * 0.5).requires_grad_()
+    w = (torch.randn(a.vocabulary, a.hidden) * 0.05).requires_grad_()
+    ids, g = torch.randint(a.vocabulary, (a.length,)), torch.randn(a.length)
+
+    def plain() -> torch.Tensor:
+        return torch.log_softmax(h @ w.T, dim=-1).gather(1, ids[:, None])[:, 0]
+
+    def resident(key: str) -> int:
+        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(key))
+        return int(line.split()[1]) * 1024
+
+    Path("/proc/self/clear_refs").write_text("5")
+    before, began = resident("VmRSS"), time.monotonic()
+    out = plain() if a.plain else token_logp(h, w, ids)[0]
+    out.backward(g)
+    took = time.monotonic() - began
+    found = {"mib": (resident("VmHWM") - before) / 2**20, "seconds": took}
+    if a.check:
+        mine = [out.detach(), *(x.grad for x in (h, w) if x.grad is not None)]
+        other = token_logp(h, w, ids)[0] if a.plain else plain()
+        exact = [other.detach(), *torch.autograd.grad(other, (h, w), g)]
+        found["difference"] = max(float((x - y).norm() / y.norm()) for x, y in zip(mine, exact, strict=True))
+    return found
+
+
+def machine(a: argparse.Namespace) -> dict[str, Any]:
+    """What the machine does at best: large matrix products (FLOP/s, a multiply-add is two) and copies (bytes/s)."""
+    import torch
+
+    def fastest(call: Any) -> float:
+        times = []
+        for _ in range(a.rounds + 1):
+            began = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    found: dict[str, Any] = {"threads": torch.get_num_threads()}
+    for name in ("float32", "bfloat16"):
+        x = torch.randn(a.size, a.size).to(getattr(torch, name))
+        y, out = x.clone(), torch.empty_like(x)
+        found[name] = 2 * a.size**3 / fastest(lambda x=x, y=y, out=out: torch.mm(x, y, out=out))
+    source = torch.ones(2**26)  # 256 MiB, beyond every cache
+    target = torch.empty_like(source)
+    found["bandwidth"] = 2 * source.nbytes / fastest(lambda: target.copy_(source))  # read and written
+    return found
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("side", choices=["make", "sample", "learn", "logp", "machine"])
+    p.add_argument("--model", default="base-mini")
+    p.add_argument("--out")
+    p.add_argument("--prompts")
+    p.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
+    for name, value in {
+        "group": 8, "limit": 96, "rounds": 2, "seed": 0, "threads": 2, "length": 128, "rows": 32, "hidden": 896,
+        "vocabulary": 151936, "size": 4096,
+    }.items():  # fmt: skip
+        p.add_argument(f"--{name}", type=int, default=value)
+    p.add_argument("--plain", action="store_true")
+    p.add_argument("--check", action="store_true", help="compare with the other form as well")
+    a = p.parse_args()
+    from incentive.recipes import settle
+
+    settle(a.threads)
+    print(json.dumps({"make": make, "sample": sample, "learn": learn, "logp": logp, "machine": machine}[a.side](a)))
+
+
+if __name__ == "__main__":
+    main()
