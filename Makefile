@@ -41,7 +41,10 @@ prove: setup ## rerun the long measurements (hours) and write docs/results.md
 	@$(BIN)/python prove/generate.py runs/prove/arms/zero-21/zero/model
 	@echo "beside TRL, in an environment of its own: see prove/trl_loss.py"
 
+bench: setup ## speed and memory beside TRL, transformers and vLLM (hours), for docs/performance.md; BENCH=--quick: minutes
+	@$(BIN)/python -m bench $(BENCH)
+
 clean: ## remove .venv and caches; runs stay
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help setup r1 zero test lint prove clean
+.PHONY: help setup r1 zero test lint prove bench clean
