@@ -32,13 +32,18 @@ def render(template: str, prompt: str | list[dict[str, str]], tokenizer: Any = N
         template: `mini`, `r1-zero` (paper, table 1), or `chat` (the tokenizer's own chat template).
 
     Raises:
-        ValueError: the template is unknown, or `chat` is asked of a tokenizer that has none.
+        ValueError: the template is unknown, or `chat` is asked of a tokenizer that has none or one that fails.
     """
     if template == "chat":
         if getattr(tokenizer, "chat_template", None) is None:
             raise ValueError("the tokenizer has no chat template: use template = 'r1-zero'")
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        try:
+            return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # a program of the model's maker
+            raise ValueError(
+                f"the chat template fails: {type(error).__name__}: {error}\nUse template = 'r1-zero'."
+            ) from error
     if template not in ("mini", "r1-zero"):
         raise ValueError(f"unknown template {template!r}: choose mini, r1-zero or chat")
     text = prompt if isinstance(prompt, str) else "\n".join(m["content"] for m in prompt)

@@ -7,6 +7,7 @@ in one or two lines; 130 stopped by the user; 141 the reader of the output went 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -62,11 +63,30 @@ def _asked_too_much(error: BaseException) -> bool:
     return isinstance(error, ValueError) and trace is not None and Path(trace.tb_frame.f_code.co_filename) in ours
 
 
-def _fail(text: object, code: int) -> int:
-    from incentive.live import ascii_only, printable
+_REFUSALS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOTDIR, errno.EISDIR,
+    errno.ENAMETOOLONG, errno.EFBIG,
+)  # fmt: skip
 
-    with contextlib.suppress(OSError, ValueError):
+
+def _refused(error: BaseException) -> str | None:
+    """A file that the system does not let us read or write, in words."""
+    if not isinstance(error, OSError) or error.errno not in _REFUSALS:
+        return None
+    if error.filename is None:  # the output is a full disk, and Python would try again at exit
+        from incentive.live import silence
+
+        silence()
+    return f"{error.filename or 'the output'}: {os.strerror(error.errno).lower()}"
+
+
+def _fail(text: object, code: int) -> int:
+    from incentive.live import ascii_only, printable, silence
+
+    try:
         print(printable(str(text), ascii_only(sys.stderr)), file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        silence(sys.stderr)
     return code
 
 
@@ -106,6 +126,8 @@ def _guarded() -> Iterator[None]:
             code = _fail(error, 130)
         elif isinstance(error, _mistakes()) or _asked_too_much(error):
             code = _fail(f"error: {error}", 2)
+        elif said := _refused(error):
+            code = _fail(f"error: {said}", 2)
         elif isinstance(error, MemoryError) or "not enough memory" in str(error):
             sizes = "rl.engine.max_num_seqs, rl.learner.tokens_per_micro_batch or rl.sampling.max_tokens"
             code = _fail(f"error: out of memory\nLower {sizes}.", 2)
@@ -193,9 +215,10 @@ def _plan(recipe: Recipe, settings: Any, where: Path) -> None:
     from incentive import config
     from incentive.recipes.plan import plan
 
+    lines = plan(recipe, settings)
     _out(config.to_toml(settings))
     _out(f"# Plan of {recipe.name} in {where}; nothing was started.")
-    for line in plan(recipe, settings):
+    for line in lines:
         _out(f"# {line}" if line else "#")
 
 
@@ -234,7 +257,7 @@ def evaluate(
     top_p: Annotated[float, typer.Option("--top-p", help="Nucleus; the paper's is 0.95.")] = 0.95,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")] = 320,
     template: Annotated[str, typer.Option(help="mini, r1-zero or chat.")] = "mini",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads.")] = 2,
     as_json: Annotated[
         bool, typer.Option("--json", help="The result as JSON on stdout, each problem's share in it.")
     ] = False,
@@ -298,7 +321,7 @@ def sample(
     seed: Annotated[int, typer.Option(help="The same seed gives the same answer.")] = 0,
     template: Annotated[str, typer.Option(help="mini, r1-zero or chat.")] = "mini",
     raw: Annotated[bool, typer.Option("--raw", help="The text as it was written, tags and all.")] = False,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads.")] = 2,
 ) -> None:
     """Ask a model one question: its thinking dim, its answer bold.
 
@@ -445,8 +468,22 @@ def _main(
 
 
 def main() -> None:
+    """The command, as a process of its own."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    app()
+    for number, name in enumerate(("stdin", "stdout", "stderr")):  # a closed one's number must not go to a file of ours
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(number, "r" if number == 0 else "w"))  # noqa: SIM115
+    for word in sys.argv[1:]:
+        if any("\ud800" <= c <= "\udfff" for c in word):
+            sys.exit(_fail(f"error: {word!r} cannot be read in this locale; set PYTHONUTF8=1", 2))
+    try:
+        app()
+    finally:  # a further Ctrl-C while Python ends would only change the exit code
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

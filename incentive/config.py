@@ -10,9 +10,10 @@ import difflib
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 
 class ConfigError(ValueError):
@@ -20,20 +21,32 @@ class ConfigError(ValueError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+Shares = Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
 
 
 class Model(Section):
     """Shape of a model made from nothing (Llama architecture), used by `pretrain` only."""
 
-    hidden_size: int = 128
-    num_hidden_layers: int = 4
-    num_attention_heads: int = 4
-    num_key_value_heads: int = 2
+    hidden_size: int = Field(128, gt=0)
+    num_hidden_layers: int = Field(4, gt=0)
+    num_attention_heads: int = Field(4, gt=0)
+    num_key_value_heads: int = Field(2, gt=0)
     """Fewer than the query heads: decoding reads half the cache."""
-    intermediate_size: int = 384
-    vocab_size: int = 512
-    max_position_embeddings: int = 1024
+    intermediate_size: int = Field(384, gt=0)
+    vocab_size: int = Field(512, ge=262, le=65535)
+    """From every byte, the tags, end and padding to what two bytes can count."""
+    max_position_embeddings: int = Field(1024, gt=0)
+
+    @model_validator(mode="after")
+    def _even(self) -> Model:
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError("hidden_size must be a multiple of twice num_attention_heads")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError("num_attention_heads must be a multiple of num_key_value_heads")
+        return self
 
 
 class Optim(Section):
@@ -47,8 +60,8 @@ class Optim(Section):
     """Last learning rate over the first, for cosine and linear."""
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0)
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.95
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.95, ge=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)
 
 
@@ -105,9 +118,9 @@ class Pretrain(Section):
 class RL(Section):
     """Reinforcement learning on checkable problems."""
 
-    tasks: dict[str, float] = {"countdown3": 0.5, "countdown4": 0.5}
+    tasks: Shares = {"countdown3": 0.5, "countdown4": 0.5}
     """Task name -> share of the problems."""
-    rewards: dict[str, float] = {"accuracy": 1.0, "format": 1.0}
+    rewards: Annotated[dict[str, float], Field(min_length=1)] = {"accuracy": 1.0, "format": 1.0}
     """Reward name -> weight (paper 2.2: accuracy and format, equal weight)."""
     max_steps: int = Field(100, gt=0)
     """Updates. A step is one policy update, as in the paper."""
@@ -148,7 +161,7 @@ class Collect(Section):
 
     rounds: int = Field(1, gt=0)
     """Times to sample from the latest model, keep what is right, and fine-tune the base on all that was kept."""
-    tasks: dict[str, float] = {"countdown3": 0.5, "countdown4": 0.5}
+    tasks: Shares = {"countdown3": 0.5, "countdown4": 0.5}
     problems: int = Field(1000, gt=0)
     samples: int = Field(16, gt=0)
     sampling: Sampling = Sampling()
@@ -167,7 +180,7 @@ class SFT(Section):
 class Eval(Section):
     """Final evaluation; the paper's sampling (temperature 0.6, top-p 0.95) is the headline."""
 
-    tasks: tuple[str, ...] = ("countdown3", "countdown4")
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("countdown3", "countdown4")
     split: Literal["val", "test"] = "test"
     problems: int = Field(200, gt=0)
     samples: int = Field(16, gt=0)
@@ -190,7 +203,7 @@ class Run(Section):
     collect: Collect | None = None
     sft: SFT | None = None
     eval: Eval | None = None
-    threads: int = Field(2, gt=0)
+    threads: int = Field(2, gt=0, le=1024)
     price_per_core_hour: float = Field(0.04, ge=0)
     """US dollars, for the cost ledger."""
 
@@ -203,15 +216,48 @@ class Run(Section):
         return self
 
 
+def _inner(info: FieldInfo) -> type[BaseModel] | None:
+    """The section that a field holds."""
+    kinds = [info.annotation, *get_args(info.annotation)]
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+
+
 def _known(cls: type[BaseModel], path: list[str]) -> list[str]:
     """The keys that the section at `path` knows."""
     for name in path:
         info = cls.model_fields.get(name)
         if info is None:
             return []
-        kinds = [info.annotation, *get_args(info.annotation)]
-        cls = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), Section)
+        cls = _inner(info) or Section
     return list(cls.model_fields)
+
+
+def known_settings(cls: type[BaseModel] = Run, section: str = "") -> list[str]:
+    """Every setting, dotted; sections too."""
+    found = []
+    for name, info in cls.model_fields.items():
+        inner = _inner(info)
+        found += [section + name] + (known_settings(inner, f"{section}{name}.") if inner else [])
+    return found
+
+
+def _near(root: type[BaseModel], path: list[str]) -> str | None:
+    """The setting that was probably meant: of the same name below the section, else of a similar one in it."""
+    section, name = "".join(f"{p}." for p in path[:-1]), path[-1]
+    below = [p for p in known_settings(root) if p.startswith(section) and p.endswith(f".{name}")]
+    if below:
+        return min(below, key=len)
+    near = difflib.get_close_matches(name, _known(root, path[:-1]), n=1, cutoff=0.5)
+    return section + near[0] if near else None
+
+
+_WANTED = {
+    "int_parsing": "a whole number", "int_type": "a whole number", "int_from_float": "a whole number",
+    "float_parsing": "a number", "float_type": "a number", "finite_number": "a finite number",
+    "bool_parsing": "true or false", "bool_type": "true or false", "string_type": "text",
+    "tuple_type": 'a list, as ["a", "b"]', "dict_type": "a table, as {name = 1.0}", "model_type": "a section",
+    "too_short": "one or more",
+}  # fmt: skip
 
 
 def explain(error: ValidationError, root: type[BaseModel] = Run) -> str:
@@ -221,13 +267,14 @@ def explain(error: ValidationError, root: type[BaseModel] = Run) -> str:
         path = [str(p) for p in e["loc"]]
         key = ".".join(path) or "config"
         if e["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(path[-1], _known(root, path[:-1]), n=1, cutoff=0.5)
-            lines.append(
-                f"unknown setting {key!r}" + (f"; did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else "")
-            )
+            near = _near(root, path)
+            lines.append(f"unknown setting {key!r}" + (f"; did you mean {near!r}?" if near else ""))
         else:
-            given = "" if e["type"] == "missing" or e["loc"] == () else f", not {e['input']!r}"
-            lines.append(f"{key}: {e['msg'].removeprefix('Value error, ').lower()}{given}")
+            own = e["type"] in ("missing", "value_error")
+            said = e["msg"].removeprefix("Value error, ") if own else e["msg"].lower()
+            plain = said.replace("input should be '", "give '").replace("input should be", "give a value")
+            wanted = f"give {_WANTED[e['type']]}" if e["type"] in _WANTED else plain
+            lines.append(f"{key}: {wanted}" + ("" if own else f", not {e['input']!r}"))
     return "\n".join(lines)
 
 
@@ -253,7 +300,7 @@ def with_overrides(data: dict[str, Any], sets: list[str]) -> dict[str, Any]:
     for item in sets:
         key, eq, text = item.partition("=")
         if not eq or not key.strip():
-            raise ConfigError(f"--set {item!r}: write it as key=value, for example --set rl.learning_rate=1e-4")
+            raise ConfigError(f"--set {item!r}: write it as key=value, for example --set rl.optim.learning_rate=1e-4")
         try:
             value = tomllib.loads(f"v = {text}")["v"]
         except tomllib.TOMLDecodeError:

@@ -82,6 +82,10 @@ def _answers(rl: RL, task: Mixture, grade: Grade, tokenizer: PreTrainedTokenizer
         for i in range(GOLDS):
             problem = one.problem(0, "train", i)
             gold = one.gold(problem)
+            if not isinstance(gold, str):
+                what = f"gives a gold answer that is {type(gold).__name__}, not text"
+                raise _Stop(f"task {name} {what} (problem {problem.id})", "return str from gold()")
+            one.vote_key(gold)
             try:
                 passed, empty = one.check(problem, gold), one.check(problem, "")
             except Exception as error:
@@ -161,10 +165,8 @@ def _tokens(
     problem = task.problem(config.seed, "train", 0)
     try:
         prompt = chat.render(config.template, problem.prompt, tokenizer)
-    except Exception as error:  # a template is a program of the model's maker
-        raise _Stop(
-            f"the prompt cannot be rendered: {type(error).__name__}: {error}", "try template = 'r1-zero'"
-        ) from error
+    except ValueError as error:
+        raise _Stop(f"the prompt cannot be rendered: {error}") from error
     if prompt.rstrip().endswith(chat.THINK):
         raise _Stop(
             f"the chat template opens {chat.THINK} itself, so no answer could have the required form",
@@ -313,7 +315,10 @@ def _contamination(config: Run, start: Path, drawn: list[Problem], held: dict[st
     assert config.rl is not None
     file, corpus = start / "corpus_keys.npy", None
     if file.is_file():
-        corpus = np.load(file, allow_pickle=False)
+        try:
+            corpus = np.load(file, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise _Stop(f"{file}: no readable list of hashes", "copy the base again, or delete that file") from error
     prompts = {p.key for p in drawn}
     capped = (
         f" (the first {len(drawn):,} of {_problems(config.rl):,} draws)" if len(drawn) < _problems(config.rl) else ""

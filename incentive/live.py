@@ -137,10 +137,10 @@ class View:
 
     @contextlib.contextmanager
     def _guarded(self) -> Any:
-        """A reader that went away ends the output, and asks the run to save and stop; it is no error."""
+        """A reader that went away (or a full disk behind it) ends the output, and asks the run to save and stop."""
         try:
             yield
-        except BrokenPipeError:
+        except OSError:
             self.closed, self._live = True, None
             silence()
             if self.interrupt is not None:
@@ -154,8 +154,10 @@ class View:
             with self._guarded():
                 self._console.print(printable(text), markup=False, highlight=False)
         else:
-            with contextlib.suppress(OSError, ValueError):
+            try:
                 print(printable(text, self.ascii), file=sys.stderr, flush=True)
+            except (OSError, ValueError):
+                silence(sys.stderr)
 
     def tell(self, lines: list[str]) -> None:
         """Lines of a result, on stdout."""
@@ -429,11 +431,11 @@ def _seconds(row: dict[str, Any]) -> float:
     return float(whole if whole is not None else sum(v for k, v in row.items() if k.startswith("time/") and v))
 
 
-def silence() -> None:
+def silence(stream: Any = None) -> None:
     """Send further output nowhere: its reader is gone, and Python's own flush at exit would complain."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        os.dup2(null, (stream or sys.stdout).fileno())
         os.close(null)
 
 

@@ -85,8 +85,9 @@ def _disk(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FAULTS:
             raise
+        free = f" ({_free_mb(path):,.0f} MB free)" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise RunError(
-            f"{path}: {_FAULTS[error.errno]} ({_free_mb(path):,.0f} MB free)\n"
+            f"{path}: {_FAULTS[error.errno]}{free}\n"
             "Mend that, then start again with --resume: it goes on from the last checkpoint."
         ) from error
 
@@ -152,8 +153,11 @@ def write_folder(path: Path) -> Iterator[Path]:
         except (OSError, RunError):
             raise
         except Exception as error:  # torch and safetensors raise errors of their own on a full disk
+            told = re.search(r"\(os error (\d+)\)", str(error))
             if "No space left" in str(error) or _free_mb(tmp) < 1:
                 raise OSError(errno.ENOSPC, str(error)) from error
+            if told:
+                raise OSError(int(told[1]), str(error)) from error
             raise
         finally:
             settle()
@@ -554,8 +558,7 @@ def _where(directory: Path) -> str:
 
 def stored_config(directory: Path) -> dict[str, Any] | None:
     """The settings a run was last started with, or None. A resume starts from these, then applies its own --set."""
-    path = directory / "config.toml"
-    return config.load_toml(path) if (directory / "run.json").is_file() and path.is_file() else None
+    return config.load_toml(directory / "config.toml") if (directory / "run.json").is_file() else None
 
 
 class Run:
@@ -630,7 +633,10 @@ class Run:
             return None
         about = _read_json(self.dir / "run.json")
         if not isinstance(about, dict) or about.get("schema") != SCHEMA:
-            raise RunError(f"{self.dir}/run.json has another schema\nUse the version of incentive that wrote it.")
+            fault = "has another schema" if isinstance(about, dict) else "is damaged"
+            raise RunError(
+                f"{self.dir}/run.json {fault}\nUse the version of incentive that wrote it, or another --run."
+            )
         if not resume:
             used = f"used by recipe {about['recipe']} {_where(self.dir)}"
             raise RunError(f"--run {self.dir} is {used}\nAdd --resume to go on or choose another --run.")

@@ -285,7 +285,7 @@ def test_broken_config(copy: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_cuda_without_a_gpu(tiny_model: Path) -> None:
-    refused(tiny_model, "cuda", "no CUDA GPU", device="cuda")
+    refused(tiny_model, "cuda", "CUDA GPU is available here", device="cuda")
 
 
 def test_stop_ids_are_eos_and_those_of_the_generation_config(copy: Path) -> None:

@@ -51,7 +51,9 @@ def load_tokenizer(folder: Path, vocab_size: int | None = None) -> PreTrainedTok
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # transformers raises many kinds here; all mean the same to a user
-        raise CheckpointError(f"{folder}: cannot load the tokenizer: {str(error).splitlines()[0]}") from None
+        there = any((folder / n).is_file() for n in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"))
+        why = str(error).splitlines()[0] if there else "there is no tokenizer.json"
+        raise CheckpointError(f"{folder}: cannot load the tokenizer: {why}") from None
     if tokenizer.eos_token_id is None:
         raise CheckpointError(
             f"{folder}: the tokenizer has no EOS token, so no answer could end; set eos_token in tokenizer_config.json"
@@ -84,12 +86,17 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     weights: dict[str, torch.Tensor] = {}
     for file in files:
         try:
+            file.open("rb").close()  # safetensors calls a file missing that may not be read
             weights.update(load_file(file))
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file}: corrupt or unreadable: {error}") from None
+        except OSError as error:
+            raise CheckpointError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+        except SafetensorError as error:
+            raise CheckpointError(f"{file}: corrupt; copy or download it again ({error})") from None
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{folder}: weight {name!r} holds NaN or infinity")
+            raise CheckpointError(
+                f"{folder}: weight {name!r} holds NaN or infinity; use a checkpoint from before it diverged"
+            )
     return weights
 
 
@@ -124,8 +131,12 @@ def load_policy(
     Raises:
         CheckpointError: the folder is not a usable checkpoint.
     """
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise CheckpointError(f"device = {device!r}, but no CUDA GPU is available here; set it to 'cpu'")
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise CheckpointError(f"learner.device = {device!r} is no device; set it to 'cpu' or 'cuda'") from None
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise CheckpointError(f"learner.device = {device!r}, but no such CUDA GPU is available here; set it to 'cpu'")
     folder = resolve(model)
     try:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
@@ -170,9 +181,17 @@ def save_policy(
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, folder: Path | None = None) -> tuple[int, ...]:
-    """Every id that ends an answer: the tokenizer's EOS and those of the generation config."""
+    """Every id that ends an answer: the tokenizer's EOS and those of the generation config.
+
+    Raises:
+        CheckpointError: the generation config cannot be read.
+    """
     ids: set[int] = {int(tokenizer.eos_token_id)}
     if folder is not None and (folder / "generation_config.json").is_file():
-        more: Any = json.loads((folder / "generation_config.json").read_text()).get("eos_token_id")
-        ids.update(more if isinstance(more, list) else [more] if more is not None else [])
+        file = folder / "generation_config.json"
+        try:
+            more: Any = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+            ids.update(more if isinstance(more, list) else [more] if more is not None else [])
+        except (ValueError, AttributeError) as error:
+            raise CheckpointError(f"{file}: not valid JSON: {error}; delete or mend it") from None
     return tuple(sorted(ids))

@@ -208,22 +208,25 @@ def _set_aside(run: Run, names: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _tidy(directory: Path) -> Iterator[None]:
-    """Take back a run directory made by a start that failed before it did anything, so that the same command works."""
-    used = (directory / "run.json").exists()
-    there = directory.is_dir()
-    before = {p.name for p in directory.iterdir()} if there else set()
+def _tidy(directory: Path, before: set[str] | None) -> Iterator[None]:
+    """Take back a run directory made by a start that failed before it did anything, so that the same command works.
+
+    Entered with the lock held: what another process made in the meantime is not ours to take back.
+
+    Args:
+        before: names in the directory before it was opened; None where there was no directory.
+    """
     try:
         yield
     except Stopped:
         raise
     except Exception:
         made = (found for what in ("metrics.jsonl", "rollouts/*", "corpus/*") for found in directory.glob(f"*/{what}"))
-        if not used and (directory / "run.json").exists() and not any(made):
+        if "run.json" not in (before or ()) and not any(made):
             for p in directory.iterdir():
-                if p.name not in before:
+                if p.name not in (before or ()):
                     shutil.rmtree(p) if p.is_dir() else p.unlink()
-            if not there:
+            if before is None:
                 directory.rmdir()
         raise
 
@@ -248,11 +251,12 @@ def launch(
     settings = _measured(settings)
     if recipe.pipeline is zero.pipeline:
         zero.parts(recipe, settings)  # what is missing is said before anything is written
+    before = {p.name for p in directory.iterdir()} if directory.is_dir() else None
     with (
-        _tidy(directory),
         Interrupt() as interrupt,
         live.View(settings, directory, interrupt, plain) as view,
         Run.open(directory, settings, resume, interrupt, view.say) as run,
+        _tidy(directory, before),
     ):
         if rerun:
             _set_aside(run, rerun)
@@ -273,7 +277,8 @@ def write_report(directory: Path, say: Callable[[str], None] = print) -> Path | 
     try:
         return write(directory)
     except Exception as error:  # the run is done and saved
-        say(f"warning: the report could not be written: {type(error).__name__}: {error}\n"
+        why = str(error).partition("\n")[0]
+        say(f"warning: the report could not be written: {type(error).__name__}: {why}\n"
             f"Everything it needs is in {directory}; try again with: incentive report {directory}")  # fmt: skip
         return None
 

@@ -9,6 +9,7 @@ from typing import Any
 from incentive import ledger
 from incentive.config import RL, Eval, Pretrain, Run
 from incentive.recipes.base import Recipe
+from incentive.recipes.zero import check_names
 
 ASSETS = Path(__file__).parent.parent / "assets"
 PROMPT = 64  # tokens of a prompt, for memory: an assumption
@@ -33,7 +34,11 @@ def _base(name: str) -> tuple[Path, dict[str, Any]] | None:
 
 
 def plan(recipe: Recipe, settings: Run) -> list[str]:
-    """Lines of plain text."""
+    """Lines of plain text.
+
+    Raises:
+        ConfigError, TaskError: a task or a reward that the settings name does not exist.
+    """
     lines = [*recipe.doc.splitlines(), ""] if recipe.doc else []
     lines.append(f"seed {settings.seed}, {settings.threads} threads, ${settings.price_per_core_hour:g} a core-hour")
     if settings.pretrain:
@@ -45,6 +50,7 @@ def plan(recipe: Recipe, settings: Run) -> list[str]:
             f"base {settings.base}: not found here; give the folder of a Hugging Face checkpoint with --set base=FOLDER"
         )
         lines.append(missing if base is None else f"base {base[0]}")
+    check_names(recipe, settings)
     if settings.rl:
         lines += _rl(settings.rl, base)
     if settings.eval:

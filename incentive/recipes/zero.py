@@ -8,6 +8,7 @@ Changed for the miniature, each because it was measured: `ZERO_MINI_RL`. The pap
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -175,19 +176,61 @@ def grade_of(recipe: Recipe, mixture: Any, weights: dict[str, float]) -> Any:
     return rewards.each(found, weights)
 
 
+def check_names(recipe: Recipe, settings: Any) -> None:
+    """Every task and reward that the settings name exists; no torch.
+
+    Raises:
+        ConfigError, TaskError: one does not.
+    """
+    for section in (settings.rl, settings.collect, settings.eval):
+        for name in section.tasks if section else ():
+            known(recipe.tasks, name)
+    if settings.rl:
+        grade_of(recipe, known(recipe.tasks, next(iter(settings.rl.tasks))), settings.rl.rewards)
+
+
 class _Tagged:
-    """A task whose problems say which task they belong to: a mixture asks."""
+    """A user's task. Its problems say which task they belong to: a mixture asks. An error in it names it and the line,
+    but for its check, whose faults are counted."""
 
     def __init__(self, name: str, task: Task):
         self.name, self.task = name, task
-        self.check, self.gold, self.vote_key = task.check, task.gold, task.vote_key
+        self.check = task.check
         self.version = f"{type(task).__qualname__} {getattr(task, 'version', '')}".strip()  # counts in a stage's key
+
+    def _ask(self, what: str, *args: Any) -> Any:
+        from incentive.tasks import TaskError
+
+        try:
+            return getattr(self.task, what)(*args)
+        except TaskError:
+            raise
+        except Exception as error:  # the user's code, so any kind
+            frames = traceback.extract_tb(error.__traceback__)[1:]
+            theirs = [f for f in frames if f.filename == frames[0].filename]
+            at = f"{Path(theirs[-1].filename).name}:{theirs[-1].lineno}: " if theirs else ""
+            shown = ", ".join(repr(getattr(a, "id", a))[:60] for a in args)
+            raise TaskError(
+                f"{at}{what}({shown}) of task {self.name!r} raised {type(error).__name__}: {error}\n"
+                "Mend it, then go on with --resume."
+            ) from error
 
     def problem(self, seed: int, split: Any, i: int) -> Any:
         from dataclasses import replace
 
-        found = self.task.problem(seed, split, i)
+        from incentive.records import Problem
+        from incentive.tasks import TaskError
+
+        found = self._ask("problem", seed, split, i)
+        if not isinstance(found, Problem):
+            raise TaskError(f"task {self.name!r}: problem() returned {type(found).__name__}, not a Problem")
         return replace(found, tags={**found.tags, "task": self.name})
+
+    def gold(self, problem: Any) -> Any:
+        return self._ask("gold", problem)
+
+    def vote_key(self, answer: str) -> Any:
+        return self._ask("vote_key", answer)
 
 
 def parts(recipe: Recipe, settings: Any) -> tuple[Artifact, Any, Any, dict[str, Any]]:
@@ -253,7 +296,7 @@ def preflight(run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, ta
     show({"phase": "preflight", "findings": found})
     stops = [f for f in found if f.level == "stop"]
     if stops:
-        raise RunError("\n".join(f"{f.what}: {f.advice}" for f in stops[:2]))
+        raise RunError("\n".join(f"{f.what}: {f.advice}" if f.advice else f.what for f in stops[:2]))
 
 
 # the summary

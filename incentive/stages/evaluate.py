@@ -15,9 +15,9 @@ from transformers import PreTrainedTokenizerBase
 from incentive import chat, engine, measure, rewards
 from incentive.config import Eval, Sampling
 from incentive.engine.base import Engine
-from incentive.model.checkpoint import load_policy, resolve
+from incentive.model.checkpoint import Policy, load_policy, resolve
 from incentive.records import Group, Problem, Request, Sample, hash64, to_json
-from incentive.run import Artifact, Stage, write_json
+from incentive.run import Artifact, RunError, Stage, write_json
 from incentive.tasks import Mixture, distinct
 from incentive.tasks.base import Task
 
@@ -41,6 +41,26 @@ def requests(
         )
         for p in problems
     ]  # fmt: skip
+
+
+def fit(
+    policy: Policy, tokenizer: PreTrainedTokenizerBase, problems: Iterable[Problem], sampling: Sampling, template: str, key: str
+) -> None:  # fmt: skip
+    """Every prompt leaves room for its longest answer.
+
+    Raises:
+        RunError: one does not; `key` names the setting to lower.
+    """
+    context = getattr(policy.config.get_text_config(), "max_position_embeddings", None)
+    texts = [chat.render(template, p.prompt, tokenizer) for p in problems]
+    longest = max(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
+    if context is not None and longest + sampling.max_tokens > context:
+        room = context - longest
+        fix = f"Set {key} = {room} or less." if room > 0 else "Leave that problem out."
+        raise RunError(
+            f"a prompt has {longest} tokens, and {longest + sampling.max_tokens} with its answer; the model's context is "
+            f"{context}\n{fix}"
+        )
 
 
 def gather(
@@ -124,6 +144,9 @@ def evaluate(
     if section.also_t1:
         ways["t1"] = section.sampling.model_copy(update={"temperature": 1.0, "top_p": 1.0})
     out: dict[str, Any] = {}
+    asked = {name: distinct(tasks[name], PROBLEMS, section.split, section.problems) for name in section.tasks}
+    every = [p for problems in asked.values() for p in problems]
+    fit(policy, tokenizer, every, section.sampling, template, "eval.sampling.max_tokens")
     stage.resume()
     total = len(section.tasks) * len(ways) * section.problems * section.samples
     done = 0
@@ -137,7 +160,7 @@ def evaluate(
             raise stage.stopped(0)
 
     for number, name in enumerate(section.tasks):
-        problems = distinct(tasks[name], PROBLEMS, section.split, section.problems)
+        problems = asked[name]
         for way, (label, sampling) in enumerate(ways.items()):
             began = time.monotonic()
             groups = ask(

@@ -22,7 +22,7 @@ from incentive.learner import Learner
 from incentive.model.checkpoint import load_policy, resolve, save_policy
 from incentive.records import Example, Group, hash64
 from incentive.run import Artifact, RunError, Stage, write_folder
-from incentive.stages.evaluate import gather, requests
+from incentive.stages.evaluate import fit, gather, requests
 from incentive.tasks import Mixture
 
 Show = Callable[[dict[str, Any]], None]
@@ -56,6 +56,7 @@ def collect(
     for at in range(0, section.problems, 64):
         problems = [task.problem(stage.seed, "train", first + i) for i in range(at, min(at + 64, section.problems))]
         problems = list({p.id: p for p in problems}.values())
+        fit(policy, tokenizer, problems, section.sampling, template, "collect.sampling.max_tokens")
         asked = requests(problems, section.samples, section.sampling, stage.seed, template, tokenizer)
         groups = gather(player.sample(asked), problems, grade)
         sampled += sum(len(s.ids) for g in groups for s in g.samples)

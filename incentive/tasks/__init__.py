@@ -84,4 +84,6 @@ def distinct(task: Task, seed: int, split: Split, n: int) -> list[Problem]:
         found.setdefault(problem.key, problem)
         if len(found) == n:
             return list(found.values())
-    raise ValueError(f"task {task.name!r} has only {len(found)} distinct {split} problems, {n} are needed")
+    raise ValueError(
+        f"task {task.name!r} has only {len(found)} distinct {split} problems, {n} are needed; add problems or ask for fewer"
+    )
