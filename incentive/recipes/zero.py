@@ -296,7 +296,8 @@ def preflight(run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, ta
     show({"phase": "preflight", "findings": found})
     stops = [f for f in found if f.level == "stop"]
     if stops:
-        raise RunError("\n".join(f"{f.what}: {f.advice}" if f.advice else f.what for f in stops[:2]))
+        told = [f"{f.what.removesuffix('.')}: {f.advice}" if f.advice else f.what for f in stops[:2]]
+        raise RunError("\n".join(told))
 
 
 # the summary
