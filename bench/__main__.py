@@ -10,12 +10,11 @@ import sys
 
 from rich.console import Console
 
-from bench.comparisons import COMPARISONS, Result
-from bench.measure import OUT, ROOT
+from bench.comparisons import COMPARISONS, Result, place
+from bench.measure import ROOT
 from bench.page import load, page, terminal
 from bench.works import Plan, work_of
 
-PAGE = ROOT / "docs/performance.md"
 QUICK = Plan(
     quick=True, pairs=2, steps=2, rise_steps=6, works=("4x4x32",), micros=(16,), precisions=("float32",)
 )  # fmt: skip
@@ -25,7 +24,7 @@ table follows, and docs/performance.md is made anew from all the JSON that is th
 environments of TRL and vLLM are made under runs/bench when they are first needed. Leave the machine alone meanwhile.
 
   python -m bench                        all, as `make bench`: hours
-  python -m bench --quick                all in small: minutes; `make bench BENCH=--quick`
+  python -m bench --quick                all in small: minutes, in runs/bench/quick; `make bench BENCH=--quick`
   python -m bench step --work 32x8x96    one comparison, one work: 32 problems, 8 samples each, 96 tokens at most
   python -m bench step --precisions bfloat16 --micros 64     TRL at one setting, without the sweep
   python -m bench page                   only the page, from what was measured
@@ -83,11 +82,13 @@ def main() -> int:
                 for part in terminal(out.data):
                     console.print(part)
     except KeyboardInterrupt:
-        console.print(f"\nstopped; what was measured is kept in {OUT.relative_to(ROOT)}")
+        console.print(f"\nstopped; what was measured is kept in {place(plan).relative_to(ROOT)}")
         code = 130
-    found = load(OUT, list(COMPARISONS))
-    PAGE.write_text(page(found, list(COMPARISONS)), encoding="utf-8")
-    console.print(f"\n{PAGE.relative_to(ROOT)} is made from: {', '.join(found) or 'nothing yet'}")
+    found = load(place(plan), list(COMPARISONS))
+    file = place(plan) / "performance.md" if plan.quick else ROOT / "docs/performance.md"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page(found, list(COMPARISONS)), encoding="utf-8")
+    console.print(f"\n{file.relative_to(ROOT)} is made from: {', '.join(found) or 'nothing yet'}")
     return code
 
 

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -51,7 +52,7 @@ class Result:
     def __init__(self, name: str, plan: Plan, about: str):
         load = psutil.getloadavg()[0]
         where = environment(plan.threads) | {"memory_gib": psutil.virtual_memory().total / 2**30, "load": load}
-        self.path, self.begun = OUT / f"{name}.json", False
+        self.path, self.begun = place(plan) / f"{name}.json", False
         self.data: dict[str, Any] = {
             "comparison": name, "about": about, "quick": plan.quick, "finished": False, "machine": where,
             "lines": [], "tables": [],
@@ -87,6 +88,11 @@ class Result:
     def finish(self) -> None:
         self.data["finished"] = True
         self.save()
+
+
+def place(plan: Plan) -> Path:
+    """Where results lie: those of the quick version apart, so that they never take the place of the full ones."""
+    return OUT / "quick" if plan.quick else OUT
 
 
 def values(runs: Sequence[Run], value: Callable[[Run], float | None]) -> dict[str, Any]:
