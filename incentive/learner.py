@@ -6,8 +6,10 @@ gradient does not depend on how it is cut into micro-batches.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from incentive.config import Optim
 from incentive.model.checkpoint import Policy
 from incentive.model.logp import token_logp
 from incentive.records import Example
+from incentive.threads import lanes, together
 
 Loss = Callable[[Outputs, Batch], tuple[Tensor, dict[str, Tensor]]]
 SMALLEST = 1024  # tokens; a micro-batch below it is not worth a pass of its own
@@ -43,6 +46,17 @@ def micro_batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
                 break
         yield order[at:end]
         at = end
+
+
+def deal(parts: list[list[int]], lengths: list[int], n: int) -> list[list[int]]:
+    """Numbers of the parts for each of n lanes: the largest first, each to the lane with the fewest tokens so far."""
+    loads, dealt = [0] * n, [[] for _ in range(n)]  # type: ignore[var-annotated]
+    sizes = [len(rows) * lengths[rows[0]] for rows in parts]
+    for part in sorted(range(len(parts)), key=lambda i: (-sizes[i], i)):
+        lane = loads.index(min(loads))
+        dealt[lane].append(part)
+        loads[lane] += sizes[part]
+    return [lane for lane in dealt if lane]
 
 
 def collate(examples: list[Example], device: str = "cpu") -> Batch:
@@ -101,6 +115,17 @@ class Learner:
                 )
             )
         self.steps = 0
+        # a small model learns on several micro-batches beside each other: modules with the same weights, gradients of their own
+        self.twins = [copy.deepcopy(policy) for _ in range(lanes(policy) - 1)]
+        for twin in self.twins:
+            for own, p in zip(twin.parameters(), policy.parameters(), strict=True):
+                own.data = p.data
+
+    def _cut(self, examples: list[Example]) -> tuple[list[list[int]], list[list[int]]]:
+        """The micro-batches, and the numbers of those of each lane. The budget of tokens is for all lanes together."""
+        lengths, n = [len(e.ids) for e in examples], len(self.twins) + 1
+        parts = list(micro_batches(lengths, max(1, self.config.tokens_per_micro_batch // n)))
+        return parts, deal(parts, lengths, n)
 
     def learning_rate(self, step: int) -> float:
         """The rate of update `step` (from 0): linear warm-up, then constant, linear or cosine down to the floor."""
@@ -124,15 +149,30 @@ class Learner:
             FloatingPointError: the loss or the gradient is NaN or infinite; the weights are left as they were.
         """
         self.policy.zero_grad(set_to_none=True)
+        parts, dealt = self._cut(examples)
+
+        def go(policy: Policy, mine: list[int]) -> list[tuple[int, float, dict[str, float]]]:
+            told = []
+            for n in mine:
+                batch = collate([examples[i] for i in parts[n]], self.config.device)
+                value, metrics = loss(outputs(policy, batch, entropy), batch)
+                value.backward()
+                told.append((n, float(value.detach()), {name: float(x) for name, x in metrics.items()}))
+            return told
+
+        policies = [self.policy, *self.twins]
+        calls = [partial(go, policy, mine) for policy, mine in zip(policies, dealt, strict=False)]
         total, tokens = 0.0, sum(int(e.mask.sum()) for e in examples)
         sums: dict[str, float] = {}
-        for rows in micro_batches([len(e.ids) for e in examples], self.config.tokens_per_micro_batch):
-            batch = collate([examples[i] for i in rows], self.config.device)
-            value, metrics = loss(outputs(self.policy, batch, entropy), batch)
-            value.backward()
-            total += float(value.detach())
+        for _, value, metrics in sorted(row for told in together(calls) for row in told):
+            total += value
             for name, x in metrics.items():
-                sums[name] = sums.get(name, 0.0) + float(x)
+                sums[name] = sums.get(name, 0.0) + x
+        for twin in self.twins:
+            for own, p in zip(twin.parameters(), self.policy.parameters(), strict=True):
+                if own.grad is not None and p.grad is not None:
+                    p.grad += own.grad
+                own.grad = None
         norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.optim.max_grad_norm))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise FloatingPointError(f"step {self.steps + 1}: loss {total}, gradient norm {norm}")
@@ -149,18 +189,20 @@ class Learner:
             **{k: v / max(1, tokens) for k, v in sums.items()},
         }
 
-    @torch.no_grad()
     def score(self, examples: list[Example], policy: Policy | None = None) -> list[np.ndarray]:
         """Log-probabilities of each row's masked ids (T,) float32 under `policy`, by default the learner's own."""
         out: list[np.ndarray] = [np.empty(0)] * len(examples)
-        for rows in micro_batches([len(e.ids) for e in examples], self.config.tokens_per_micro_batch):
-            logp = (
-                outputs(policy or self.policy, collate([examples[i] for i in rows], self.config.device))
-                .logp.cpu()
-                .numpy()
-            )
-            for row, i in zip(logp, rows, strict=True):
-                out[i] = row[: len(examples[i].ids)].copy()
+        parts, dealt = self._cut(examples)
+
+        @torch.no_grad()
+        def go(mine: list[int]) -> None:
+            for n in mine:
+                batch = collate([examples[i] for i in parts[n]], self.config.device)
+                logp = outputs(policy or self.policy, batch).logp.cpu().numpy()
+                for row, i in zip(logp, parts[n], strict=True):
+                    out[i] = row[: len(examples[i].ids)].copy()
+
+        together([partial(go, mine) for mine in dealt])
         return out
 
     # exact state, without pickle

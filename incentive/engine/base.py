@@ -48,7 +48,9 @@ def _nucleus(probs: Tensor, top_p: float) -> Tensor:
         width = min(4 * width, probs.shape[1])
 
 
-def draw(logits: Tensor, u: np.ndarray, temperature: float, top_p: float, top_k: int) -> tuple[Tensor, Tensor]:
+def draw(
+    logits: Tensor, u: np.ndarray, temperature: float, top_p: float, top_k: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw one token a row by inverting the cumulative distribution in vocabulary order.
 
     Args:
@@ -59,9 +61,16 @@ def draw(logits: Tensor, u: np.ndarray, temperature: float, top_p: float, top_k:
     Returns:
         ids (B,) int64; logp (B,) float32, at this temperature and before top-p and top-k (at 0: at temperature 1).
     """
+    if temperature > 0 and top_p == 1.0 and not top_k and logits.device.type == "cpu":
+        from incentive.model import kernels
+
+        ids, found = np.empty(len(u), dtype=np.int64), np.empty(len(u), dtype=np.float32)
+        room = kernels.scratch(logits.shape[1])
+        kernels.draw(logits.numpy(), u, np.float32(temperature), ids, found, *room)
+        return ids, found
     logp = torch.log_softmax(logits if temperature in (0.0, 1.0) else logits / temperature, dim=-1)
     if temperature == 0.0:
-        ids = logp.argmax(-1)
+        chosen = logp.argmax(-1)
     else:
         probs = logp.exp()
         if top_k and top_k < probs.shape[1]:
@@ -70,12 +79,12 @@ def draw(logits: Tensor, u: np.ndarray, temperature: float, top_p: float, top_k:
             probs = _nucleus(probs / probs.sum(-1, keepdim=True), top_p)
         mass = probs.cumsum(-1)
         want = torch.from_numpy(u).to(probs) * mass[:, -1]
-        ids = (mass <= want[:, None]).sum(-1).clamp_(max=probs.shape[1] - 1)
+        chosen = (mass <= want[:, None]).sum(-1).clamp_(max=probs.shape[1] - 1)
         # rounding may land on a token of no mass at the very end: step back to the last that has some
-        empty = probs.gather(1, ids[:, None])[:, 0] == 0
+        empty = probs.gather(1, chosen[:, None])[:, 0] == 0
         if bool(empty.any()):
-            ids = torch.where(empty, (probs > 0).to(torch.int64).cumsum(-1).argmax(-1), ids)
-    return ids, logp.gather(1, ids[:, None])[:, 0]
+            chosen = torch.where(empty, (probs > 0).to(torch.int64).cumsum(-1).argmax(-1), chosen)
+    return chosen.cpu().numpy(), logp.gather(1, chosen[:, None])[:, 0].cpu().numpy()
 
 
 def finished(

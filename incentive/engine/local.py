@@ -3,6 +3,8 @@
 Each distinct prompt is computed once and copied to the slots of its samples. Finished rows give their slot to the next
 waiting request; when none waits, the batch shrinks. A sample's tokens depend on its seed; another mix of rows can flip
 one only where rounding does.
+
+A small model decodes with one worker a core, each with slots and requests of its own (`incentive.threads`).
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from transformers import PreTrainedTokenizerBase
 
 from incentive.config import Engine as EngineConfig
 from incentive.engine.base import draw, finished, uniform
+from incentive.model.decoder import decoder
 from incentive.model.lean import Lean
 from incentive.records import Request, Sample
+from incentive.threads import lanes, merged
 
 
 @dataclass
@@ -27,6 +31,91 @@ class _Slot:
     request: Request
     index: int  # of the sample within its request
     version: int  # of the weights at its first token
+
+
+@dataclass
+class _Row:
+    """What one ended row has written."""
+
+    slot: _Slot
+    ids: np.ndarray
+    logp: np.ndarray
+    stopped: bool
+
+
+class _Worker:
+    """Slots, a cache and a loop of its own."""
+
+    def __init__(self, policy: Lean):
+        self.policy, self.decoder = policy, decoder(policy)
+
+    def _prefill(self, prompts: list[np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
+        """Right-padded prompts -> last logits (P, V), keys and values (layers, P, kv_heads, T, D)."""
+        p, longest = self.policy, max(len(x) for x in prompts)
+        ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = torch.from_numpy(prompt)
+        hidden, keys, values = p.prefill(ids.to(p.embed.device))
+        last = hidden[torch.arange(len(prompts)), torch.tensor([len(x) - 1 for x in prompts])]
+        return p.logits(last), keys, values
+
+    @torch.inference_mode()
+    def run(self, requests: list[Request], slots: int, version: int, stop_ids: np.ndarray) -> Iterator[list[_Row]]:
+        """The rows that end, in lists of those that end together, until none is left."""
+        first = requests[0]
+        temperature, top_p, top_k = first.temperature, first.top_p, first.top_k
+        waiting = deque((r, i) for r in requests for i in range(len(r.seeds)))
+        slots = min(slots, len(waiting))
+        longest = max(r.max_tokens for r in requests)
+        self.decoder.reserve(slots, max(len(r.prompt_ids) + r.max_tokens for r in requests))
+        live: list[_Slot] = []
+        # per row: tokens in the cache, tokens written, limit, seed, last id, and what was written
+        length, count, limit = (np.zeros(slots, dtype=np.int64) for _ in range(3))
+        seed, last = np.zeros(slots, dtype=np.uint64), np.zeros(slots, dtype=np.int64)
+        out_ids, out_logp = np.zeros((slots, longest), dtype=np.int64), np.zeros((slots, longest), dtype=np.float32)
+        while waiting or live:
+            n = len(live)
+            logits = self.decoder.step(last[:n], length[:n]) if n else None
+            length[:n] += 1
+            if waiting and (slots - n >= max(1, slots // 8) or not live):  # refill many at once: prefill is a batch
+                joined = [waiting.popleft() for _ in range(min(slots - n, len(waiting)))]
+                unique = {id(r): r for r, _ in joined}
+                place = {key: row for row, key in enumerate(unique)}
+                begun, keys, values = self._prefill([r.prompt_ids for r in unique.values()])
+                of = torch.tensor([place[id(r)] for r, _ in joined])
+                self.decoder.put(n, keys, values, of)
+                new = slice(n, n + len(joined))
+                length[new] = [len(r.prompt_ids) for r, _ in joined]
+                count[new] = 0
+                limit[new] = [r.max_tokens for r, _ in joined]
+                seed[new] = [r.seeds[i] % 2**64 for r, i in joined]
+                live += [_Slot(r, i, version) for r, i in joined]
+                logits = begun[of] if logits is None else torch.cat((logits, begun[of]))
+                n = len(live)
+            assert logits is not None  # a row was live, or one has joined
+            ids, logp = draw(logits, uniform(seed[:n], count[:n].astype(np.uint64)), temperature, top_p, top_k)
+            out_ids[np.arange(n), count[:n]], out_logp[np.arange(n), count[:n]], last[:n] = ids, logp, ids
+            count[:n] += 1
+            stopped = np.isin(ids, stop_ids)
+            done = stopped | (count[:n] >= limit[:n])
+            if not done.any():
+                continue
+            leaving = np.flatnonzero(done)
+            yield [
+                _Row(live[i], out_ids[i, : count[i]].copy(), out_logp[i, : count[i]].copy(), bool(stopped[i]))
+                for i in leaving
+            ]
+            # the last rows take the places of those that leave
+            stay = n - len(leaving)
+            holes = leaving[leaving < stay]
+            if len(holes):
+                movers = np.flatnonzero(~done[stay:n]) + stay
+                self.decoder.move(holes, movers, int(length[:n].max()) + 1)
+                for x in (length, count, limit, seed, last, out_ids, out_logp):
+                    x[holes] = x[movers]
+                for hole, mover in zip(holes, movers, strict=True):
+                    live[hole] = live[mover]
+            del live[stay:]
 
 
 class LocalEngine:
@@ -41,112 +130,34 @@ class LocalEngine:
         self, policy: Lean, tokenizer: PreTrainedTokenizerBase, stop_ids: tuple[int, ...], config: EngineConfig
     ):
         self.policy, self.tokenizer, self.config = policy, tokenizer, config
-        self.stop_ids = torch.tensor(stop_ids)
-        self.version = 0
-        self.keys = self.values = torch.zeros(0, 0, 0, 0, 0)  # until the first call reserves them
+        self.version, self.stop_ids = 0, np.array(stop_ids)
+        self.workers = [_Worker(policy) for _ in range(lanes(policy))]
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         self.policy.load_named(dict(weights))
+        for worker in self.workers:
+            worker.decoder.refresh()
         self.version = version
 
     def close(self) -> None:
         pass
 
-    def _reserve(self, slots: int, tokens: int) -> None:
-        """Keys and values (layers, slots, kv_heads, tokens, D), kept from call to call; pages are touched when used."""
-        p = self.policy
-        if self.keys.shape[1] < slots or self.keys.shape[3] < tokens:
-            shape = (p.layers, slots, p.kv_heads, tokens, p.head_dim)
-            self.keys, self.values = torch.zeros(shape, dtype=p.dtype), torch.zeros(shape, dtype=p.dtype)
-
-    def _prefill(self, prompts: list[np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
-        """Right-padded prompts -> last logits (P, V), keys and values (layers, P, kv_heads, T, D)."""
-        p, longest = self.policy, max(len(x) for x in prompts)
-        ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = torch.from_numpy(prompt)
-        hidden, keys, values = p.prefill(ids)
-        last = hidden[torch.arange(len(prompts)), torch.tensor([len(x) - 1 for x in prompts])]
-        return p.logits(last), keys, values
-
-    @torch.inference_mode()
     def sample(self, requests: list[Request]) -> Iterator[Sample]:
         """Samples of all requests as they finish. All requests share their sampling settings.
 
         Raises:
             ValueError: the requests differ in temperature, top_p or top_k.
         """
+        if len({(r.temperature, r.top_p, r.top_k) for r in requests}) > 1:
+            raise ValueError("requests of one call must share temperature, top_p and top_k")
         if not requests:
             return
-        kinds = {(r.temperature, r.top_p, r.top_k) for r in requests}
-        if len(kinds) > 1:
-            raise ValueError("requests of one call must share temperature, top_p and top_k")
-        temperature, top_p, top_k = kinds.pop()
-        waiting = deque((r, i) for r in requests for i in range(len(r.seeds)))
-        slots = min(self.config.max_num_seqs, len(waiting))
-        longest = max(r.max_tokens for r in requests)
-        self._reserve(slots, max(len(r.prompt_ids) + r.max_tokens for r in requests))
-        live: list[_Slot] = []
-        # per row: tokens in the cache, tokens written, limit, seed, last id, and what was written
-        length = np.zeros(slots, dtype=np.int64)
-        count = np.zeros(slots, dtype=np.int64)
-        limit = np.zeros(slots, dtype=np.int64)
-        seed = np.zeros(slots, dtype=np.uint64)
-        last = torch.zeros(slots, dtype=torch.int64)
-        out_ids = torch.zeros(slots, longest, dtype=torch.int64)
-        out_logp = torch.zeros(slots, longest)
-        while waiting or live:
-            n = len(live)
-            logits = None
-            if waiting and (slots - n >= max(1, slots // 8) or not live):  # refill many at once: prefill is a batch
-                joined = [waiting.popleft() for _ in range(min(slots - n, len(waiting)))]
-                unique = {id(r): r for r, _ in joined}
-                place = {key: row for row, key in enumerate(unique)}
-                first, keys, values = self._prefill([r.prompt_ids for r in unique.values()])
-                rows = torch.tensor([place[id(r)] for r, _ in joined])
-                new = slice(n, n + len(joined))
-                self.keys[:, new, :, : keys.shape[3]] = keys[:, rows]
-                self.values[:, new, :, : keys.shape[3]] = values[:, rows]
-                length[new] = [len(r.prompt_ids) for r, _ in joined]
-                count[new] = 0
-                limit[new] = [r.max_tokens for r, _ in joined]
-                seed[new] = [r.seeds[i] % 2**64 for r, i in joined]
-                live += [_Slot(r, i, self.version) for r, i in joined]
-                logits = first[rows]
-            if n:
-                old = self.policy.decode(last[:n], torch.from_numpy(length[:n]), self.keys, self.values)
-                length[:n] += 1
-                logits = old if logits is None else torch.cat((old, logits))
-            assert logits is not None  # a row was live, or one has joined
-            n = len(live)
-            ids, logp = draw(logits, uniform(seed[:n], count[:n].astype(np.uint64)), temperature, top_p, top_k)
-            at = torch.from_numpy(count[:n])
-            row = torch.arange(n)
-            out_ids[row, at], out_logp[row, at], last[:n] = ids, logp, ids
-            count[:n] += 1
-            stopped = torch.isin(ids, self.stop_ids).numpy()
-            done = stopped | (count[:n] >= limit[:n])
-            if not done.any():
-                continue
-            for i in np.flatnonzero(done):
-                slot, end = live[i], int(count[i])
-                written, logps = out_ids[i, :end].numpy().copy(), out_logp[i, :end].numpy().copy()
-                versions = (slot.version, self.version)
-                yield finished(slot.request, slot.index, written, logps, bool(stopped[i]), versions, self.tokenizer)
-            # the last rows take the places of those that leave
-            leaving = np.flatnonzero(done)
-            stay = n - len(leaving)
-            holes = leaving[leaving < stay]
-            movers = np.flatnonzero(~done[stay:n]) + stay
-            if len(holes):
-                to, frm = torch.from_numpy(holes), torch.from_numpy(movers)
-                used = int(length[:n].max()) + 1
-                self.keys[:, to, :, :used] = self.keys[:, frm, :, :used]
-                self.values[:, to, :, :used] = self.values[:, frm, :, :used]
-                for x in (length, count, limit, seed):
-                    x[holes] = x[movers]
-                for y in (last, out_ids, out_logp):
-                    y[to] = y[frm]
-                for hole, mover in zip(holes, movers, strict=True):
-                    live[hole] = live[mover]
-            del live[stay:]
+        parts = [part for n in range(len(self.workers)) if (part := requests[n :: len(self.workers)])]
+        slots = max(1, self.config.max_num_seqs // len(parts))
+        loops = [
+            w.run(part, slots, self.version, self.stop_ids) for w, part in zip(self.workers, parts, strict=False)
+        ]
+        for rows in merged(loops):
+            for row in rows:
+                slot, versions = row.slot, (row.slot.version, self.version)
+                yield finished(slot.request, slot.index, row.ids, row.logp, row.stopped, versions, self.tokenizer)

@@ -22,7 +22,7 @@ class PlainEngine:
         self, policy: Plain, tokenizer: PreTrainedTokenizerBase, stop_ids: tuple[int, ...], config: EngineConfig
     ):
         self.policy, self.tokenizer, self.config = policy, tokenizer, config
-        self.stop_ids = torch.tensor(stop_ids)
+        self.stop_ids = np.array(stop_ids)
         self.version = 0
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
@@ -46,13 +46,13 @@ class PlainEngine:
             ids[n, longest - len(r.prompt_ids) :] = torch.from_numpy(r.prompt_ids)
             seen[n, longest - len(r.prompt_ids) :] = 1
         seeds = np.array([r.seeds[i] % 2**64 for r, i in rows], dtype=np.uint64)
-        limit = torch.tensor([r.max_tokens for r, _ in rows])
+        limit = np.array([r.max_tokens for r, _ in rows])
         first = rows[0][0]
-        live = torch.ones(len(rows), dtype=torch.bool)
-        written: list[Tensor] = []
-        logps: list[Tensor] = []
+        live = np.ones(len(rows), dtype=bool)
+        written: list[np.ndarray] = []
+        logps: list[np.ndarray] = []
         cache = None
-        ends = torch.zeros(len(rows), dtype=torch.int64)
+        ends = np.zeros(len(rows), dtype=np.int64)
         while live.any():
             out = self.policy.model(
                 input_ids=ids, attention_mask=seen, position_ids=(seen.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :],
@@ -60,20 +60,19 @@ class PlainEngine:
             )  # fmt: skip
             cache = out.past_key_values
             t = np.full(len(rows), len(written), dtype=np.uint64)
-            token, logp = draw(
-                out.logits[:, -1].float(), uniform(seeds, t), first.temperature, first.top_p, first.top_k
-            )
+            logits = out.logits[:, -1].float().contiguous()
+            token, logp = draw(logits, uniform(seeds, t), first.temperature, first.top_p, first.top_k)
             written.append(token)
             logps.append(logp)
-            stop = torch.isin(token, self.stop_ids) | (len(written) >= limit)
-            ends = torch.where(live & stop, torch.tensor(len(written)), ends)
+            stop = np.isin(token, self.stop_ids) | (len(written) >= limit)
+            ends = np.where(live & stop, len(written), ends)
             live &= ~stop
-            ids = token[:, None]
+            ids = torch.from_numpy(token)[:, None].to(logits.device)
             seen = torch.cat((seen, torch.ones(len(rows), 1, dtype=torch.int64)), dim=1)
-        all_ids, all_logp = torch.stack(written, 1).numpy(), torch.stack(logps, 1).float().numpy()
+        all_ids, all_logp = np.stack(written, 1), np.stack(logps, 1)
         for n, (r, i) in enumerate(rows):
             end = int(ends[n])
-            stopped = int(all_ids[n, end - 1]) in self.stop_ids.tolist()
+            stopped = int(all_ids[n, end - 1]) in self.stop_ids
             yield finished(
                 r,
                 i,

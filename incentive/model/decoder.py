@@ -1,0 +1,152 @@
+"""One token at a time: a cache and the step that extends it, on a CPU with fused kernels, elsewhere with torch alone.
+
+Both hold keys and values (layers, slots, kv_heads, tokens, D), reserved once; a row of the batch is a slot.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from incentive.model.lean import Lean
+
+
+class TorchDecoder:
+    """`Lean.decode` on the device of its weights."""
+
+    def __init__(self, policy: Lean):
+        self.policy, self.device = policy, policy.embed.device
+        self.keys = self.values = torch.zeros(0, 0, 0, 0, 0)
+
+    def refresh(self) -> None:
+        """Take over the policy's weights as they are now."""
+
+    def reserve(self, slots: int, tokens: int) -> None:
+        """Room for so many rows of so many tokens; what was in the cache is gone where it grows."""
+        p = self.policy
+        if self.keys.shape[1] < slots or self.keys.shape[3] < tokens:
+            shape = (p.layers, slots, p.kv_heads, tokens, p.head_dim)
+            self.keys = torch.zeros(shape, dtype=self.cache_dtype, device=self.device)
+            self.values = torch.zeros_like(self.keys)
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        return self.policy.dtype
+
+    def put(self, first: int, keys: Tensor, values: Tensor, of: Tensor) -> None:
+        """Rows `first`, `first + 1`, ... begin as the rows `of` (R,) of a prefill's keys and values."""
+        to = slice(first, first + len(of))
+        self.keys[:, to, :, : keys.shape[3]] = keys[:, of].to(self.keys.dtype)
+        self.values[:, to, :, : values.shape[3]] = values[:, of].to(self.values.dtype)
+
+    def move(self, to: np.ndarray, frm: np.ndarray, used: int) -> None:
+        """Rows `frm` take the places of the rows `to`, up to `used` tokens."""
+        a, b = torch.from_numpy(to).to(self.device), torch.from_numpy(frm).to(self.device)
+        for x in (self.keys, self.values):
+            x[:, a, :, :used] = x[:, b, :, :used]
+
+    def step(self, ids: np.ndarray, lengths: np.ndarray) -> Tensor:
+        """The next token's logits (B, V), float32, of the first B rows after `ids` (B,).
+
+        Args:
+            lengths: (B,) int64, tokens that each row has in the cache; the new one goes to this place.
+        """
+        p = self.policy
+        last, at = torch.from_numpy(ids).to(self.device), torch.from_numpy(lengths).to(self.device)
+        return p.decode(last, at, self.keys, self.values)
+
+
+class CpuDecoder(TorchDecoder):
+    """A step as a few matrix products with one pass over each row between them (`model.kernels`).
+
+    Activations and cache are float32; the matrix products run in the policy's dtype. One thread: see `engine.local`.
+    """
+
+    def __init__(self, policy: Lean):
+        from incentive.model import kernels
+
+        super().__init__(policy)
+        self.kernels, self.eps = kernels, np.float32(policy.eps)
+        self.room: tuple[np.ndarray, ...] = ()
+        self.buffers: dict[str, Tensor] = {}
+        self.rows = 0
+        self.refresh()
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        return torch.float32
+
+    def refresh(self) -> None:
+        p = self.policy
+        plain = lambda w: (w.detach() + (1 if p.gemma else 0)).float().numpy()  # noqa: E731  a norm's weight
+        matrix = lambda w: w.detach().to(p.dtype).T  # noqa: E731  (K, N), as `mm` takes it
+        none = np.empty(0, dtype=np.float32)
+        self.layers: list[dict[str, Any]] = [
+            {
+                "norm1": plain(b["norm1"]), "norm2": plain(b["norm2"]),
+                "q_norm": plain(b["q_norm"]) if p.qk_norm else none, "k_norm": plain(b["k_norm"]) if p.qk_norm else none,
+                **{name: (matrix(b[name]), b[f"{name}_bias"].detach() if f"{name}_bias" in b else None)
+                   for name in ("qkv", "o", "gate_up", "down")},
+            }
+            for b in p.blocks
+        ]  # fmt: skip
+        self.final_norm, self.head = plain(p.final_norm), (matrix(p.unembed), None)
+
+    def reserve(self, slots: int, tokens: int) -> None:
+        super().reserve(slots, tokens)
+        p, c = self.policy, self.policy.config
+        tokens = self.keys.shape[3]
+        if self.rows < slots:
+            widths = {
+                "x": c.hidden_size, "normed": c.hidden_size, "added": c.hidden_size, "mixed": p.heads * p.head_dim,
+                "qkv": (p.heads + 2 * p.kv_heads) * p.head_dim, "gate_up": 2 * c.intermediate_size,
+                "acted": c.intermediate_size, "logits": c.vocab_size,
+            }  # fmt: skip
+            self.rows = slots
+            self.buffers = {name: torch.empty(slots, width) for name, width in widths.items()}
+        if not self.room or len(self.room[0]) < tokens:
+            self.room = self.kernels.scratch(max(tokens, c.intermediate_size))
+            cos, sin = p._rope(torch.arange(tokens))
+            self.cos, self.sin = (x[:, 0].float().contiguous().numpy() for x in (cos, sin))
+        self.cache = [(self.keys[n].numpy(), self.values[n].numpy()) for n in range(p.layers)]
+
+    def _times(self, x: Tensor, w: tuple[Tensor, Tensor | None], out: Tensor) -> None:
+        matrix, bias = w
+        if matrix.dtype == torch.float32:
+            torch.mm(x, matrix, out=out)
+        else:
+            out.copy_(torch.mm(x.to(matrix.dtype), matrix))
+        if bias is not None:
+            out += bias
+
+    def step(self, ids: np.ndarray, lengths: np.ndarray) -> Tensor:
+        k, p, n, eps, room = self.kernels, self.policy, len(ids), self.eps, self.room
+        t = {name: x[:n] for name, x in self.buffers.items()}
+        a = {name: x.numpy() for name, x in t.items()}
+        torch.index_select(p.embed.detach(), 0, torch.from_numpy(ids), out=t["x"])
+        if p.gemma:
+            t["x"] *= p.config.hidden_size**0.5
+        k.norm(a["x"], self.layers[0]["norm1"], eps, a["normed"])
+        for layer, (keys, values), after in zip(
+            self.layers, self.cache, [*(layer["norm1"] for layer in self.layers[1:]), self.final_norm], strict=True
+        ):
+            self._times(t["normed"], layer["qkv"], t["qkv"])
+            k.attend(
+                a["qkv"], self.cos, self.sin, layer["q_norm"], layer["k_norm"], eps, lengths, keys, values, a["mixed"], *room
+            )  # fmt: skip
+            self._times(t["mixed"], layer["o"], t["added"])
+            k.add_norm(a["x"], a["added"], layer["norm2"], eps, a["normed"])
+            self._times(t["normed"], layer["gate_up"], t["gate_up"])
+            k.gate(a["gate_up"], p.gemma, a["acted"], *room)
+            self._times(t["acted"], layer["down"], t["added"])
+            k.add_norm(a["x"], a["added"], after, eps, a["normed"])
+        self._times(t["normed"], self.head, t["logits"])
+        return t["logits"]
+
+
+def decoder(policy: Lean) -> TorchDecoder:
+    """The decoder for the device of the policy's weights."""
+    return CpuDecoder(policy) if policy.embed.device.type == "cpu" else TorchDecoder(policy)

@@ -1,0 +1,224 @@
+"""What a decoding step does between its matrix products, on a CPU: one pass over each row where torch needs a dozen.
+
+At a million parameters a step of torch operations spends a third of its time in matrix products; batches of tiny ones,
+as attention over a cache is, run at a twentieth of the machine's speed, and every elementwise operation is a call and a
+pass through memory of its own. These loops are compiled by numba when they are first called (a few seconds, kept on
+disk), run on one thread, and let go of Python's lock, so that the engine's workers run beside each other.
+
+B rows, H hidden size, D head size, T slots of the cache, V vocabulary. Arrays are contiguous float32.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+_FAST = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered; NaN and infinity keep their meaning
+_compile = njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+
+_LOG2E, _LN2_HIGH, _LN2_LOW = np.float32(1.44269504), np.float32(0.693359375), np.float32(-2.12194440e-4)
+_LOW, _HIGH = np.float32(-64.0), np.float32(88.0)  # e^-64 is nothing beside 1, and its products stay normal numbers
+_C = tuple(np.float32(c) for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1))  # fmt: skip
+_HALF, _ONE, _TWO = np.float32(0.5), np.float32(1.0), np.float32(2.0)
+
+
+def scratch(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Room for a row of n numbers, and for the exponents of their exponentials, as integers and as floats."""
+    bits = np.empty(n, dtype=np.int32)
+    return np.empty(n, dtype=np.float32), bits, bits.view(np.float32)
+
+
+@_compile
+def _exp(x, n, bits, powers):  # type: ignore[no-untyped-def]
+    """x[:n] = e^x, to 2 ulp (the polynomial of Cephes' expf). Two plain loops, which the compiler turns into vectors."""
+    for i in range(n):
+        v = min(max(x[i], _LOW), _HIGH)
+        k = np.floor(v * _LOG2E + _HALF)
+        f = v - k * _LN2_HIGH - k * _LN2_LOW
+        p = ((((_C[0] * f + _C[1]) * f + _C[2]) * f + _C[3]) * f + _C[4]) * f + _C[5]
+        x[i] = p * f * f + f + _ONE
+        bits[i] = (np.int32(k) + np.int32(127)) << np.int32(23)
+    for i in range(n):
+        x[i] *= powers[i]
+
+
+@_compile
+def norm(x, w, eps, out):  # type: ignore[no-untyped-def]
+    """out = x / rms(x) * w: (B, H), (H,) -> (B, H)."""
+    for b in range(x.shape[0]):
+        total = np.float32(0.0)
+        for i in range(x.shape[1]):
+            total += x[b, i] * x[b, i]
+        r = _ONE / np.sqrt(total / np.float32(x.shape[1]) + eps)
+        for i in range(x.shape[1]):
+            out[b, i] = x[b, i] * r * w[i]
+
+
+@_compile
+def add_norm(x, y, w, eps, out):  # type: ignore[no-untyped-def]
+    """x += y, then out = x / rms(x) * w: (B, H) all but w (H,)."""
+    for b in range(x.shape[0]):
+        total = np.float32(0.0)
+        for i in range(x.shape[1]):
+            v = x[b, i] + y[b, i]
+            x[b, i] = v
+            total += v * v
+        r = _ONE / np.sqrt(total / np.float32(x.shape[1]) + eps)
+        for i in range(x.shape[1]):
+            out[b, i] = x[b, i] * r * w[i]
+
+
+@_compile
+def gate(x, gelu, out, row, bits, powers):  # type: ignore[no-untyped-def]
+    """out = silu(gate) * up, or gelu by tanh: (B, 2 I) -> (B, I)."""
+    n = out.shape[1]
+    for b in range(x.shape[0]):
+        if gelu:  # 1 + tanh(z) = 2 / (1 + e^-2z)
+            for i in range(n):
+                g = x[b, i]
+                row[i] = np.float32(-2 * 0.7978845608028654) * (g + np.float32(0.044715) * g * g * g)
+        else:
+            for i in range(n):
+                row[i] = -x[b, i]
+        _exp(row, n, bits, powers)
+        for i in range(n):
+            out[b, i] = x[b, i] * x[b, n + i] / (_ONE + row[i])
+
+
+@_compile
+def _head_norm(x, w, eps):  # type: ignore[no-untyped-def]
+    """x = x / rms(x) * w in place: the norm of one head's query or key (Qwen3). (D,)"""
+    total = np.float32(0.0)
+    for i in range(x.shape[0]):
+        total += x[i] * x[i]
+    r = _ONE / np.sqrt(total / np.float32(x.shape[0]) + eps)
+    for i in range(x.shape[0]):
+        x[i] = x[i] * r * w[i]
+
+
+@_compile
+def _turn(x, cos, sin):  # type: ignore[no-untyped-def]
+    """Rotary embedding of one head in place, in the half-split layout: x (D,), cos and sin (D/2,)."""
+    half = cos.shape[0]
+    low, high = x[:half], x[half:]
+    for i in range(half):
+        a, b = low[i], high[i]
+        low[i] = a * cos[i] - b * sin[i]
+        high[i] = b * cos[i] + a * sin[i]
+
+
+@_compile
+def _scores(q, k, n, row):  # type: ignore[no-untyped-def]
+    """row[:n] = k[:n] q: (D,), (T, D)."""
+    for t in range(n):
+        total = np.float32(0.0)
+        for i in range(q.shape[0]):
+            total += q[i] * k[t, i]
+        row[t] = total
+
+
+@_compile
+def _softmax(row, n, scale, bits, powers):  # type: ignore[no-untyped-def]
+    """row[:n] = e^(scale (row - max)); returns the sum."""
+    top = row[0]
+    for t in range(1, n):
+        top = max(top, row[t])
+    for t in range(n):
+        row[t] = (row[t] - top) * scale
+    _exp(row, n, bits, powers)
+    total = np.float32(0.0)
+    for t in range(n):
+        total += row[t]
+    return total
+
+
+@_compile
+def _mix(row, v, n, total, o):  # type: ignore[no-untyped-def]
+    """o = row[:n] v[:n] / total: (T, D) -> (D,). Four values at a time: fewer passes over the sum."""
+    for i in range(o.shape[0]):
+        o[i] = np.float32(0.0)
+    whole = n - n % 4
+    for t in range(0, whole, 4):
+        p0, p1, p2, p3 = row[t], row[t + 1], row[t + 2], row[t + 3]
+        v0, v1, v2, v3 = v[t], v[t + 1], v[t + 2], v[t + 3]
+        for i in range(o.shape[0]):
+            o[i] += p0 * v0[i] + p1 * v1[i] + p2 * v2[i] + p3 * v3[i]
+    for t in range(whole, n):
+        p, v0 = row[t], v[t]
+        for i in range(o.shape[0]):
+            o[i] += p * v0[i]
+    part = _ONE / total
+    for i in range(o.shape[0]):
+        o[i] *= part
+
+
+@_compile
+def attend(qkv, cos, sin, q_norm, k_norm, eps, lengths, keys, values, out, row, bits, powers):  # type: ignore[no-untyped-def]
+    """Turn the new token's query and key, write its key and value, and attend over the row's cache.
+
+    Args:
+        qkv: (B, (heads + 2 kv_heads) D), turned in place.
+        cos, sin: (T, D/2).
+        q_norm, k_norm: (D,), or (0,) for none.
+        lengths: (B,) int64, tokens that the row has in the cache; the new one goes to this place.
+        keys, values: (slots, kv_heads, T, D), one layer's.
+        out: (B, heads D).
+    """
+    kv_heads, d = values.shape[1], values.shape[3]
+    heads = out.shape[1] // d
+    group = heads // kv_heads
+    scale = _ONE / np.sqrt(np.float32(d))
+    for b in range(qkv.shape[0]):
+        at, new = lengths[b], qkv[b]
+        c, s = cos[at], sin[at]
+        for h in range(heads + kv_heads):
+            x = new[h * d : (h + 1) * d]
+            if h < heads and q_norm.shape[0]:
+                _head_norm(x, q_norm, eps)
+            elif h >= heads and k_norm.shape[0]:
+                _head_norm(x, k_norm, eps)
+            _turn(x, c, s)
+        for kv in range(kv_heads):
+            k, v = keys[b, kv], values[b, kv]
+            k[at] = new[(heads + kv) * d : (heads + kv + 1) * d]
+            v[at] = new[(heads + kv_heads + kv) * d : (heads + kv_heads + kv + 1) * d]
+            for h in range(kv * group, (kv + 1) * group):
+                _scores(new[h * d : (h + 1) * d], k, at + 1, row)
+                total = _softmax(row, at + 1, scale, bits, powers)
+                _mix(row, v, at + 1, total, out[b, h * d : (h + 1) * d])
+
+
+@_compile
+def draw(logits, u, temperature, ids, logp, row, bits, powers):  # type: ignore[no-untyped-def]
+    """Draw one token a row by inverting the cumulative distribution in vocabulary order.
+
+    Args:
+        logits: (B, V).
+        u: (B,) float64, uniform in (0, 1).
+        temperature: above 0.
+        ids, logp: (B,) int64 and float32, written.
+    """
+    n = logits.shape[1]
+    inverse = _ONE / temperature
+    for b in range(logits.shape[0]):
+        x = logits[b]
+        top = x[0]
+        for i in range(1, n):
+            top = max(top, x[i])
+        for i in range(n):
+            row[i] = (x[i] - top) * inverse
+        _exp(row, n, bits, powers)
+        total = np.float64(0.0)
+        for i in range(n):
+            if (x[i] - top) * inverse <= _LOW:
+                row[i] = np.float32(0.0)
+            total += np.float64(row[i])
+        want, mass, last = u[b] * total, np.float64(0.0), 0
+        for i in range(n):
+            mass += np.float64(row[i])
+            if row[i] > np.float32(0.0):
+                last = i
+                if mass > want:
+                    break
+        ids[b] = last  # rounding may pass over the end: then it is the last token that has some mass
+        logp[b] = np.float32(np.float64((x[last] - top) * inverse) - np.log(total))

@@ -1,0 +1,77 @@
+"""Small models on several cores: independent parts of the work, each on one thread, in place of operations that share them.
+
+The matrices of a model of a few million parameters are too small for two cores to share, and what lies between the
+products runs on one core anyway; two halves of a batch beside each other keep both busy. Who does what is settled before
+the work begins, so that results do not depend on the clock.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+SMALL = 64 * 2**20  # bytes of weights; above it the products are large enough for all threads to share
+
+
+def lanes(policy: torch.nn.Module) -> int:
+    """How many parts are worked on beside each other: a thread each for a small model on a CPU, else one for all."""
+    parameters = list(policy.parameters())
+    small = sum(p.nbytes for p in parameters) <= SMALL and parameters[0].device.type == "cpu"
+    return torch.get_num_threads() if small else 1
+
+
+def merged(loops: list[Iterator[T]]) -> Iterator[T]:
+    """What the loops yield, as it comes. One loop runs here; several run on threads of their own.
+
+    Where the caller stops early, or a loop raises, the others end at their next item.
+    """
+    if len(loops) == 1:
+        yield from loops[0]
+        return
+    found: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    stop, threads = threading.Event(), torch.get_num_threads()
+
+    def go(loop: Iterator[T]) -> None:
+        torch.set_num_threads(1)
+        try:
+            for item in loop:
+                found.put(("item", item))
+                if stop.is_set():
+                    return
+            found.put(("end", None))
+        except BaseException as error:  # raised where it is waited for
+            found.put(("error", error))
+
+    running = [threading.Thread(target=go, args=(loop,), daemon=True) for loop in loops]
+    try:
+        for thread in running:
+            thread.start()
+        left = len(running)
+        while left:
+            kind, item = found.get()
+            if kind == "error":
+                raise item
+            if kind == "item":
+                yield item
+            left -= kind == "end"
+    finally:
+        stop.set()
+        for thread in running:
+            thread.join()
+        torch.set_num_threads(threads)
+
+
+def together(calls: list[Callable[[], T]]) -> list[T]:
+    """What the calls return, in their order, each made on a thread of its own."""
+
+    def one(n: int, call: Callable[[], T]) -> Iterator[tuple[int, T]]:
+        yield n, call()
+
+    found = dict(merged([one(n, call) for n, call in enumerate(calls)]))
+    return [found[n] for n in range(len(calls))]
