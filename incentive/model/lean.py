@@ -67,20 +67,25 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """q (B, T, heads, D), k and v (B, T, kv_heads, D) -> (B, T, heads * D).
 
-    In bfloat16 on a CPU and for short rows three plain matrix products are several times faster than the flash kernel
-    (its backward pass above all); everywhere else the kernel is used.
+    In bfloat16 on a CPU and for short rows plain matrix products are several times faster than the flash kernel (its
+    backward pass above all); everywhere else the kernel is used. The queries of the heads that share a key are rows of
+    one product.
     """
     b, t, heads, d = q.shape
+    kv = k.shape[2]
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or t > 512:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=heads != k.shape[1])
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=heads != kv)
         return out.transpose(1, 2).flatten(2)
-    if k.shape[2] != heads:
-        k, v = (x.repeat_interleave(heads // x.shape[2], dim=2) for x in (k, v))
-    q, k, v = (x.transpose(1, 2).reshape(b * heads, t, d) for x in (q, k, v))
-    future = torch.full((t, t), float("-inf"), dtype=q.dtype).triu(1)
-    weights = torch.softmax(torch.baddbmm(future.expand(b * heads, t, t), q, k.transpose(1, 2), alpha=d**-0.5), dim=-1)
-    return torch.bmm(weights, v).view(b, heads, t, d).transpose(1, 2).flatten(2)
+    group = heads // kv
+    q = q.view(b, t, kv, group, d).permute(0, 2, 3, 1, 4).reshape(b * kv, group * t, d)
+    k, v = (x.transpose(1, 2).reshape(b * kv, t, d) for x in (k, v))
+    future = torch.full((t, t), float("-inf"), dtype=q.dtype).triu(1).repeat(group, 1)
+    weights = torch.softmax(
+        torch.baddbmm(future.expand(b * kv, group * t, t), q, k.transpose(1, 2), alpha=d**-0.5), dim=-1
+    )
+    out = torch.bmm(weights, v)
+    return out.view(b, kv, group, t, d).permute(0, 3, 1, 2, 4).reshape(b, t, heads * d)
 
 
 class Lean(nn.Module):
@@ -177,13 +182,17 @@ class Lean(nn.Module):
 
     # forward
 
-    def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin for positions (..., T) -> (..., T, 1, D/2), in float32 as transformers has it, then `dtype`."""
+    def rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin for positions (..., T) -> (..., T, 1, D/2), in float32 as transformers has it."""
         inv = self.theta ** -(
             torch.arange(0, self.head_dim, 2, device=positions.device, dtype=torch.float32) / self.head_dim
         )
         angle = positions[..., None].float() * inv
-        return angle.cos()[..., None, :].to(self.dtype), angle.sin()[..., None, :].to(self.dtype)
+        return angle.cos()[..., None, :], angle.sin()[..., None, :]
+
+    def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = self.rope(positions)
+        return cos.to(self.dtype), sin.to(self.dtype)
 
     def _cast(self, w: Tensor) -> Tensor:
         return w.to(self.dtype)
