@@ -1,17 +1,19 @@
-"""What a decoding step does between its matrix products, on a CPU: one pass over each row where torch needs a dozen.
+"""What a model does between its matrix products, on a CPU: one pass over each row where torch needs a dozen.
 
 At a million parameters a step of torch operations spends a third of its time in matrix products; batches of tiny ones,
 as attention over a cache is, run at a twentieth of the machine's speed, and every elementwise operation is a call and a
 pass through memory of its own. These loops are compiled by numba when they are first called (a few seconds, kept on
-disk), run on one thread, and let go of Python's lock, so that the engine's workers run beside each other.
+disk), run on one thread, and let go of Python's lock, so that workers run beside each other (`incentive.threads`).
 
-B rows, H hidden size, D head size, T slots of the cache, V vocabulary. Arrays are contiguous float32.
+B rows, H hidden size, D head size, T slots of the cache, V vocabulary. Arrays are contiguous float32; those of the
+learner's part may also be bfloat16 in the bits of uint16, and are computed in float32.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 
 _FAST = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered; NaN and infinity keep their meaning
 _compile = njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
@@ -222,3 +224,147 @@ def draw(logits, u, temperature, ids, logp, row, bits, powers):  # type: ignore[
                     break
         ids[b] = last  # rounding may pass over the end: then it is the last token that has some mass
         logp[b] = np.float32(np.float64((x[last] - top) * inverse) - np.log(total))
+
+
+# the learner's: forward and backward, in the precision of its activations
+
+
+def _read(x, row, bits):  # type: ignore[no-untyped-def]
+    """A row in float32: itself, or widened into `row`, whose bits are `bits`."""
+
+
+@overload(_read)
+def _read_impl(x, row, bits):  # type: ignore[no-untyped-def]
+    def plain(x, row, bits):  # type: ignore[no-untyped-def]
+        return x
+
+    def half(x, row, bits):  # type: ignore[no-untyped-def]
+        for i in range(x.shape[0]):
+            bits[i] = np.uint32(x[i]) << np.uint32(16)
+        return row[: x.shape[0]]
+
+    return half if x.dtype == types.uint16 else plain
+
+
+def _write(x, row, bits):  # type: ignore[no-untyped-def]
+    """x = the row in float32, rounded to the nearest, ties to even."""
+
+
+@overload(_write)
+def _write_impl(x, row, bits):  # type: ignore[no-untyped-def]
+    def plain(x, row, bits):  # type: ignore[no-untyped-def]
+        for i in range(x.shape[0]):
+            x[i] = row[i]
+
+    def half(x, row, bits):  # type: ignore[no-untyped-def]
+        for i in range(x.shape[0]):
+            x[i] = np.uint16((bits[i] + np.uint32(0x7FFF) + ((bits[i] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+    return half if x.dtype == types.uint16 else plain
+
+
+def rows_of(n: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Room for n rows in float32, and the same as bits."""
+    rows = np.empty((n, width), dtype=np.float32)
+    return rows, rows.view(np.uint32)
+
+
+@_compile
+def add_norm_forward(x, y, w, eps, total, out, scale, rows, bits):  # type: ignore[no-untyped-def]
+    """total = x + y and out = total / rms(total) * w: (B, H), w (H,) float32; scale (B,) = 1 / rms, kept for backward."""
+    h = w.shape[0]
+    for b in range(x.shape[0]):
+        p, q, o = _read(x[b], rows[0], bits[0]), _read(y[b], rows[1], bits[1]), rows[2]
+        for i in range(h):
+            o[i] = p[i] + q[i]
+        _write(total[b], o, bits[2])
+        t = _read(total[b], rows[0], bits[0])
+        square = np.float32(0.0)
+        for i in range(h):
+            square += t[i] * t[i]
+        r = _ONE / np.sqrt(square / np.float32(h) + eps)
+        scale[b] = r
+        for i in range(h):
+            o[i] = t[i] * r * w[i]
+        _write(out[b], o, bits[2])
+
+
+@_compile
+def add_norm_backward(total, w, scale, g_total, g_out, g_x, g_w, rows, bits):  # type: ignore[no-untyped-def]
+    """Gradients: g_x (B, H) of both summands, and g_w (H,), which is added to."""
+    h = w.shape[0]
+    for b in range(total.shape[0]):
+        t, g, gt = _read(total[b], rows[0], bits[0]), _read(g_out[b], rows[1], bits[1]), _read(g_total[b], rows[2], bits[2])
+        o, r, dot = rows[3], scale[b], np.float32(0.0)
+        for i in range(h):
+            n = t[i] * r
+            g_w[i] += g[i] * n
+            dot += g[i] * w[i] * n
+        dot /= np.float32(h)
+        for i in range(h):
+            o[i] = (g[i] * w[i] - t[i] * r * dot) * r + gt[i]
+        _write(g_x[b], o, bits[3])
+
+
+@_compile
+def gate_forward(x, gelu, out, rows, bits, exponents, powers):  # type: ignore[no-untyped-def]
+    """out = silu(gate) * up, or gelu by tanh: (B, 2 I) -> (B, I)."""
+    n = out.shape[1]
+    for b in range(x.shape[0]):
+        t, o = _read(x[b], rows[0], bits[0]), rows[1]
+        if gelu:
+            for i in range(n):
+                o[i] = np.float32(-2 * 0.7978845608028654) * (t[i] + np.float32(0.044715) * t[i] * t[i] * t[i])
+        else:
+            for i in range(n):
+                o[i] = -t[i]
+        _exp(o, n, exponents, powers)
+        for i in range(n):
+            o[i] = t[i] * t[n + i] / (_ONE + o[i])
+        _write(out[b], o, bits[1])
+
+
+@_compile
+def gate_backward(x, gelu, g, g_x, rows, bits, exponents, powers):  # type: ignore[no-untyped-def]
+    """The gradient (B, 2 I) of gate and up."""
+    n = g.shape[1]
+    for b in range(x.shape[0]):
+        t, u, s, o = _read(x[b], rows[0], bits[0]), _read(g[b], rows[1], bits[1]), rows[2], rows[3]
+        if gelu:
+            for i in range(n):
+                s[i] = np.float32(-2 * 0.7978845608028654) * (t[i] + np.float32(0.044715) * t[i] * t[i] * t[i])
+        else:
+            for i in range(n):
+                s[i] = -t[i]
+        _exp(s, n, exponents, powers)
+        for i in range(n):
+            s[i] = _ONE / (_ONE + s[i])
+        for i in range(n):
+            slope = np.float32(1.0)
+            if gelu:
+                slope = np.float32(2 * 0.7978845608028654) * (_ONE + np.float32(3 * 0.044715) * t[i] * t[i])
+            o[i] = u[i] * t[n + i] * s[i] * (_ONE + t[i] * slope * (_ONE - s[i]))
+            o[n + i] = u[i] * t[i] * s[i]
+        _write(g_x[b], o, bits[3])
+
+
+@_compile
+def turn(x, heads, cos, sin, sign, out, rows, bits):  # type: ignore[no-untyped-def]
+    """The first `heads` heads of each row turned by its place, the rest copied: (B T, W) -> the same.
+
+    Args:
+        cos, sin: (T, D/2); row n stands at place n % T.
+        sign: 1, or -1 to turn back.
+    """
+    half = cos.shape[1]
+    for b in range(x.shape[0]):
+        t, o, c, s = _read(x[b], rows[0], bits[0]), rows[1], cos[b % cos.shape[0]], sin[b % cos.shape[0]]
+        for h in range(heads):
+            low, high = t[2 * h * half : (2 * h + 1) * half], t[(2 * h + 1) * half : (2 * h + 2) * half]
+            p, q = o[2 * h * half : (2 * h + 1) * half], o[(2 * h + 1) * half : (2 * h + 2) * half]
+            for i in range(half):
+                p[i] = low[i] * c[i] - sign * high[i] * s[i]
+                q[i] = high[i] * c[i] + sign * low[i] * s[i]
+        for i in range(2 * heads * half, x.shape[1]):
+            o[i] = t[i]
+        _write(out[b], o, bits[1])

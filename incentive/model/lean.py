@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from incentive.model.fused import AddNorm, Gate, Turn, usable
+
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3", "gemma")
 
 
@@ -190,47 +192,66 @@ class Lean(nn.Module):
         angle = positions[..., None].float() * inv
         return angle.cos()[..., None, :], angle.sin()[..., None, :]
 
-    def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = self.rope(positions)
-        return cos.to(self.dtype), sin.to(self.dtype)
-
     def _cast(self, w: Tensor) -> Tensor:
         return w.to(self.dtype)
 
     def _norm(self, x: Tensor, w: Tensor) -> Tensor:
         return rms_norm(x, self._cast(w + 1 if self.gemma else w), self.eps)
 
-    def _qkv(self, x: Tensor, block: nn.ParameterDict, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, H) -> q (B, T, heads, D), k and v (B, T, kv_heads, D), rotated."""
-        b, t, _ = x.shape
-        bias = self._cast(block["qkv_bias"]) if self.bias else None
-        qkv = F.linear(self._norm(x, block["norm1"]), self._cast(block["qkv"]), bias).view(b, t, -1, self.head_dim)
-        qk, v = qkv.split([self.heads + self.kv_heads, self.kv_heads], dim=2)
-        if self.qk_norm:
-            q, k = qk.split([self.heads, self.kv_heads], dim=2)
-            qk = torch.cat((self._norm(q, block["q_norm"]), self._norm(k, block["k_norm"])), dim=2)
-        q, k = rotate(qk, cos, sin).split([self.heads, self.kv_heads], dim=2)
-        return q, k, v
+    def _add_norm(self, x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        """x + y, and its norm."""
+        if usable(x):
+            return AddNorm.apply(x, y, w + 1 if self.gemma else w, self.eps)
+        x = x + y
+        return x, self._norm(x, w)
 
-    def _after(self, x: Tensor, attended: Tensor, block: nn.ParameterDict) -> Tensor:
-        """The output projection and the feed-forward part."""
-        x = x + F.linear(attended, self._cast(block["o"]), self._cast(block["o_bias"]) if "o_bias" in block else None)
-        gate, up = F.linear(self._norm(x, block["norm2"]), self._cast(block["gate_up"])).chunk(2, dim=-1)
+    def _qkv(self, normed: Tensor, block: nn.ParameterDict, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, H) -> q (B, T, heads, D), k and v (B, T, kv_heads, D), turned by cos and sin (B or 1, T, 1, D/2)."""
+        b, t, _ = normed.shape
+        bias = self._cast(block["qkv_bias"]) if self.bias else None
+        qkv = F.linear(normed, self._cast(block["qkv"]), bias)
+        sizes = [self.heads, self.kv_heads, self.kv_heads]
+        if usable(qkv) and not self.qk_norm and len(cos) == 1:
+            turned = Turn.apply(qkv, self.heads + self.kv_heads, cos[0, :, 0], sin[0, :, 0])
+            return turned.view(b, t, -1, self.head_dim).split(sizes, dim=2)
+        q, k, v = qkv.view(b, t, -1, self.head_dim).split(sizes, dim=2)
+        if self.qk_norm:
+            q, k = self._norm(q, block["q_norm"]), self._norm(k, block["k_norm"])
+        qk = rotate(torch.cat((q, k), dim=2), cos.to(self.dtype), sin.to(self.dtype))
+        return *qk.split(sizes[:2], dim=2), v
+
+    def _out(self, attended: Tensor, block: nn.ParameterDict) -> Tensor:
+        return F.linear(attended, self._cast(block["o"]), self._cast(block["o_bias"]) if "o_bias" in block else None)
+
+    def _feed(self, normed: Tensor, block: nn.ParameterDict) -> Tensor:
+        """The feed-forward part."""
+        both = F.linear(normed, self._cast(block["gate_up"]))
+        if usable(both):
+            return F.linear(Gate.apply(both, self.gemma), self._cast(block["down"]))
+        gate, up = both.chunk(2, dim=-1)
         act = F.gelu(gate, approximate="tanh") if self.gemma else F.silu(gate)
-        return x + F.linear(act * up, self._cast(block["down"]))
+        return F.linear(act * up, self._cast(block["down"]))
 
     def _embed(self, ids: Tensor) -> Tensor:
         x = F.embedding(ids, self._cast(self.embed))
         return x * torch.tensor(self.config.hidden_size**0.5, dtype=self.dtype) if self.gemma else x
 
+    def _layers(self, ids: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Right-padded ids (B, T) -> keys and values (B, T, kv_heads, D) of each layer with the norm of what follows it."""
+        x = self._embed(ids)
+        cos, sin = self.rope(torch.arange(ids.shape[1], device=ids.device)[None])
+        blocks = list(self.blocks)
+        normed = self._norm(x, blocks[0]["norm1"])
+        for block, after in zip(blocks, [*(b["norm1"] for b in blocks[1:]), self.final_norm], strict=True):
+            q, k, v = self._qkv(normed, block, cos, sin)
+            x, normed = self._add_norm(x, self._out(causal_attention(q, k, v), block), block["norm2"])
+            x, normed = self._add_norm(x, self._feed(normed, block), after)
+            yield k, v, normed
+
     def forward(self, ids: Tensor) -> Tensor:
         """Right-padded ids (B, T) -> last hidden states (B, T, H), normed, in `dtype`. Padding needs no mask."""
-        x = self._embed(ids)
-        cos, sin = self._rope(torch.arange(ids.shape[1], device=ids.device)[None])
-        for block in self.blocks:
-            q, k, v = self._qkv(x, block, cos, sin)
-            x = self._after(x, causal_attention(q, k, v), block)
-        return self._norm(x, self.final_norm)
+        *_, (_, _, hidden) = self._layers(ids)
+        return hidden
 
     @property
     def unembed(self) -> Tensor:
@@ -245,15 +266,9 @@ class Lean(nn.Module):
 
     def prefill(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Right-padded ids (B, T) -> last hidden states (B, T, H), keys and values (layers, B, kv_heads, T, D)."""
-        x = self._embed(ids)
-        cos, sin = self._rope(torch.arange(ids.shape[1], device=ids.device)[None])
-        keys, values = [], []
-        for block in self.blocks:
-            q, k, v = self._qkv(x, block, cos, sin)
-            keys.append(k.transpose(1, 2))
-            values.append(v.transpose(1, 2))
-            x = self._after(x, causal_attention(q, k, v), block)
-        return self._norm(x, self.final_norm), torch.stack(keys), torch.stack(values)
+        layers = list(self._layers(ids))
+        keys, values = (torch.stack([layer[i].transpose(1, 2) for layer in layers]) for i in (0, 1))
+        return layers[-1][2], keys, values
 
     def decode(self, ids: Tensor, lengths: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """One token for each of the first B rows of a cache, which is written in place.
@@ -269,7 +284,7 @@ class Lean(nn.Module):
         b, used = len(ids), int(lengths.max()) + 1
         group = self.heads // self.kv_heads
         x = self._embed(ids)[:, None]
-        cos, sin = self._rope(lengths[:, None])
+        cos, sin = self.rope(lengths[:, None])
         rows = torch.arange(b, device=ids.device)
         hidden = torch.arange(used, device=ids.device)[None] > lengths[:, None]
         bias = torch.zeros(b, 1, 1, used, dtype=self.dtype, device=ids.device).masked_fill_(
@@ -277,7 +292,7 @@ class Lean(nn.Module):
         )
         bias = bias.expand(b, self.kv_heads, group, used).reshape(b * self.kv_heads, group, used)
         for n, block in enumerate(self.blocks):
-            q, k, v = self._qkv(x, block, cos, sin)
+            q, k, v = self._qkv(self._norm(x, block["norm1"]), block, cos, sin)
             keys[n, rows, :, lengths] = k[:, 0]
             values[n, rows, :, lengths] = v[:, 0]
             seen_k = keys[n, :b].flatten(0, 1)[:, :used]
@@ -285,5 +300,6 @@ class Lean(nn.Module):
             q = q.reshape(b * self.kv_heads, group, self.head_dim)
             scores = torch.baddbmm(bias, q, seen_k.transpose(1, 2), alpha=self.head_dim**-0.5)
             a = torch.bmm(torch.softmax(scores, dim=-1), seen_v)
-            x = self._after(x, a.reshape(b, 1, self.heads * self.head_dim), block)
+            x = x + self._out(a.reshape(b, 1, self.heads * self.head_dim), block)
+            x = x + self._feed(self._norm(x, block["norm2"]), block)
         return self.logits(self._norm(x[:, 0], self.final_norm))
