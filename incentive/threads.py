@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -26,7 +26,7 @@ def lanes(policy: torch.nn.Module) -> int:
     return torch.get_num_threads() if small else 1
 
 
-def merged(loops: list[Iterator[T]]) -> Iterator[T]:
+def merged(loops: Sequence[Generator[T, None, None]]) -> Iterator[T]:
     """What the loops yield, as it comes. One loop runs here; several run on threads of their own.
 
     Where the caller stops early, or a loop raises, the others end at their next item.
@@ -37,7 +37,7 @@ def merged(loops: list[Iterator[T]]) -> Iterator[T]:
     found: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     stop, threads = threading.Event(), torch.get_num_threads()
 
-    def go(loop: Iterator[T]) -> None:
+    def go(loop: Generator[T, None, None]) -> None:
         torch.set_num_threads(1)
         try:
             for item in loop:
@@ -47,6 +47,8 @@ def merged(loops: list[Iterator[T]]) -> Iterator[T]:
             found.put(("end", None))
         except BaseException as error:  # raised where it is waited for
             found.put(("error", error))
+        finally:
+            loop.close()
 
     running = [threading.Thread(target=go, args=(loop,), daemon=True) for loop in loops]
     try:
@@ -67,10 +69,10 @@ def merged(loops: list[Iterator[T]]) -> Iterator[T]:
         torch.set_num_threads(threads)
 
 
-def together(calls: list[Callable[[], T]]) -> list[T]:
+def together(calls: Sequence[Callable[[], T]]) -> list[T]:
     """What the calls return, in their order, each made on a thread of its own."""
 
-    def one(n: int, call: Callable[[], T]) -> Iterator[tuple[int, T]]:
+    def one(n: int, call: Callable[[], T]) -> Generator[tuple[int, T], None, None]:
         yield n, call()
 
     found = dict(merged([one(n, call) for n, call in enumerate(calls)]))

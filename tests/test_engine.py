@@ -188,10 +188,39 @@ def test_samples_depend_on_their_seed_alone(kind: str, request: pytest.FixtureRe
     assert all(by_seed[s.seed] == s.ids.tolist() for s in alone)
 
 
+def test_an_engine_whose_cache_grows_later_is_as_a_fresh_one(lively: Path) -> None:
+    fresh, _, tokenizer = open_engine(lively, max_num_seqs=64)
+    small = open_engine(lively, max_num_seqs=64)[0]
+    list(small.sample(ask(tokenizer, 1, max_tokens=2)))
+    a, b = ({s.id: s for s in player.sample(ask(tokenizer, 7, max_tokens=90))} for player in (fresh, small))
+    assert all(np.array_equal(a[i].ids, b[i].ids) and np.array_equal(a[i].sampler_logp, b[i].sampler_logp) for i in a)
+
+
+def test_two_workers_answer_what_one_does(lively: Path) -> None:
+    one, _, tokenizer = open_engine(lively, max_num_seqs=8)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        two = open_engine(lively, max_num_seqs=8)[0]
+        assert len(two.workers) == 2
+        asked = ask(tokenizer)
+        got = list(two.sample(asked))
+        assert same(got, list(one.sample(asked)))
+        again = {s.id: s for s in two.sample(asked)}
+        assert all(np.array_equal(s.sampler_logp, again[s.id].sampler_logp) for s in got)
+        assert torch.get_num_threads() == 2
+        for _ in two.sample(asked):  # stopped early, it goes on with the next call
+            break
+        assert same(got, list(two.sample(asked)))
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_what_an_engine_did_before_changes_no_bit(lively: Path) -> None:
     """A resumed run has a fresh engine, the run never stopped one whose cache has grown."""
     fresh, _, tokenizer = open_engine(lively, max_num_seqs=64)
     grown = open_engine(lively, max_num_seqs=64)[0]
+    list(grown.sample(ask(tokenizer, 2, max_tokens=3)))  # first smaller, then larger than what follows
     list(grown.sample(ask(tokenizer, 9, max_tokens=77, temperature=0.6, top_p=0.95)))
     a, b = ({s.id: s for s in player.sample(ask(tokenizer, 7))} for player in (fresh, grown))
     assert a.keys() == b.keys()

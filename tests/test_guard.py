@@ -270,7 +270,9 @@ def test_answers_that_never_end_stop(tiny_model: Path) -> None:
 def test_an_engine_with_stale_weights_stops(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stale(*args: Any) -> Any:
         player = made(*args)
-        player.policy.final_norm.data.mul_(-10)  # negative: no token repeats for ever
+        weights = {name: w.clone() for name, w in player.policy.named_weights()}
+        weights["model.norm.weight"] *= -10  # negative: no token repeats for ever
+        player.load(weights.items(), 0)
         return player
 
     made = guard.engine.local

@@ -100,6 +100,32 @@ def test_score_is_in_the_order_of_the_rows(tiny_model: Path) -> None:
         assert not logp[~row.mask].any()
 
 
+def test_lanes_and_fused_operations_change_no_gradient(tiny_model: Path) -> None:
+    """Two lanes of one thread, with the operations of `model.fused`, beside torch's own operations on two threads."""
+    from incentive.model import lean
+
+    batch, threads = WEIGHTS["grpo"](examples()), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        two = learner(tiny_model, 260, max_grad_norm=1e9)
+        assert len(two.twins) == 1
+        fused, stats = gradient(two, batch, POLICY)
+        scores = two.score(batch)
+        assert torch.get_num_threads() == 2
+        again, _ = gradient(learner(tiny_model, 260, max_grad_norm=1e9), batch, POLICY)
+        assert torch.equal(fused, again)  # who does what does not depend on the clock
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lean, "usable", lambda _: False)
+            plain, told = gradient(learner(tiny_model, max_grad_norm=1e9), batch, POLICY)
+            plainly = learner(tiny_model).score(batch)
+    finally:
+        torch.set_num_threads(threads)
+    assert (fused - plain).norm() / plain.norm() < 1e-5
+    assert all(math.isclose(told[k], stats[k], rel_tol=1e-4, abs_tol=1e-6) for k in stats)
+    for x, y in zip(scores, plainly, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+
+
 # state
 
 

@@ -48,9 +48,7 @@ def _nucleus(probs: Tensor, top_p: float) -> Tensor:
         width = min(4 * width, probs.shape[1])
 
 
-def draw(
-    logits: Tensor, u: np.ndarray, temperature: float, top_p: float, top_k: int
-) -> tuple[np.ndarray, np.ndarray]:
+def draw(logits: Tensor, u: np.ndarray, temperature: float, top_p: float, top_k: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw one token a row by inverting the cumulative distribution in vocabulary order.
 
     Args:

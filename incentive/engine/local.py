@@ -10,7 +10,7 @@ A small model decodes with one worker a core, each with slots and requests of it
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,9 @@ class _Worker:
         return p.logits(last), keys, values
 
     @torch.inference_mode()
-    def run(self, requests: list[Request], slots: int, version: int, stop_ids: np.ndarray) -> Iterator[list[_Row]]:
+    def run(
+        self, requests: list[Request], slots: int, version: int, stop_ids: np.ndarray
+    ) -> Generator[list[_Row], None, None]:
         """The rows that end, in lists of those that end together, until none is left."""
         first = requests[0]
         temperature, top_p, top_k = first.temperature, first.top_p, first.top_k
@@ -154,9 +156,7 @@ class LocalEngine:
             return
         parts = [part for n in range(len(self.workers)) if (part := requests[n :: len(self.workers)])]
         slots = max(1, self.config.max_num_seqs // len(parts))
-        loops = [
-            w.run(part, slots, self.version, self.stop_ids) for w, part in zip(self.workers, parts, strict=False)
-        ]
+        loops = [w.run(part, slots, self.version, self.stop_ids) for w, part in zip(self.workers, parts, strict=False)]
         for rows in merged(loops):
             for row in rows:
                 slot, versions = row.slot, (row.slot.version, self.version)

@@ -72,6 +72,7 @@ class CpuDecoder(TorchDecoder):
         super().__init__(policy)
         self.kernels, self.eps = kernels, np.float32(policy.eps)
         self.room: tuple[np.ndarray, ...] = ()
+        self.cos = self.sin = np.empty((0, 0), dtype=np.float32)
         self.buffers: dict[str, Tensor] = {}
         self.rows = 0
         self.refresh()
@@ -108,7 +109,7 @@ class CpuDecoder(TorchDecoder):
             }  # fmt: skip
             self.rows = slots
             self.buffers = {name: torch.empty(slots, width) for name, width in widths.items()}
-        if not self.room or len(self.room[0]) < tokens:
+        if len(self.cos) < tokens:
             self.room = self.kernels.scratch(max(tokens, c.intermediate_size))
             cos, sin = p.rope(torch.arange(tokens))
             self.cos, self.sin = (x[:, 0].contiguous().numpy() for x in (cos, sin))

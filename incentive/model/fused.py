@@ -72,7 +72,9 @@ class Gate(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         n = g.shape[-1]
         g_x = torch.empty_like(x)
-        k.gate_backward(_array(x), ctx.gelu, _array(g.contiguous()), _array(g_x), *k.rows_of(4, 2 * n), *k.scratch(n)[1:])
+        k.gate_backward(
+            _array(x), ctx.gelu, _array(g.contiguous()), _array(g_x), *k.rows_of(4, 2 * n), *k.scratch(n)[1:]
+        )
         return g_x, None
 
 
@@ -95,4 +97,5 @@ class Turn(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
-        return Turn._turned(g.contiguous(), ctx.heads, *ctx.saved_tensors, -1.0), None, None, None
+        cos, sin = ctx.saved_tensors
+        return Turn._turned(g.contiguous(), ctx.heads, cos, sin, -1.0), None, None, None

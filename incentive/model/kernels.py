@@ -9,6 +9,7 @@ B rows, H hidden size, D head size, T slots of the cache, V vocabulary. Arrays a
 learner's part may also be bfloat16 in the bits of uint16, and are computed in float32.
 """
 
+# ruff: noqa: ARG001  of two forms of an overload one uses what the other leaves
 from __future__ import annotations
 
 import numpy as np
@@ -31,7 +32,7 @@ def scratch(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @_compile
-def _exp(x, n, bits, powers):  # type: ignore[no-untyped-def]
+def _exp(x, n, bits, powers):
     """x[:n] = e^x, to 2 ulp (the polynomial of Cephes' expf). Two plain loops, which the compiler turns into vectors."""
     for i in range(n):
         v = min(max(x[i], _LOW), _HIGH)
@@ -45,7 +46,7 @@ def _exp(x, n, bits, powers):  # type: ignore[no-untyped-def]
 
 
 @_compile
-def norm(x, w, eps, out):  # type: ignore[no-untyped-def]
+def norm(x, w, eps, out):
     """out = x / rms(x) * w: (B, H), (H,) -> (B, H)."""
     for b in range(x.shape[0]):
         total = np.float32(0.0)
@@ -57,7 +58,7 @@ def norm(x, w, eps, out):  # type: ignore[no-untyped-def]
 
 
 @_compile
-def add_norm(x, y, w, eps, out):  # type: ignore[no-untyped-def]
+def add_norm(x, y, w, eps, out):
     """x += y, then out = x / rms(x) * w: (B, H) all but w (H,)."""
     for b in range(x.shape[0]):
         total = np.float32(0.0)
@@ -71,7 +72,7 @@ def add_norm(x, y, w, eps, out):  # type: ignore[no-untyped-def]
 
 
 @_compile
-def gate(x, gelu, out, row, bits, powers):  # type: ignore[no-untyped-def]
+def gate(x, gelu, out, row, bits, powers):
     """out = silu(gate) * up, or gelu by tanh: (B, 2 I) -> (B, I)."""
     n = out.shape[1]
     for b in range(x.shape[0]):
@@ -88,7 +89,7 @@ def gate(x, gelu, out, row, bits, powers):  # type: ignore[no-untyped-def]
 
 
 @_compile
-def _head_norm(x, w, eps):  # type: ignore[no-untyped-def]
+def _head_norm(x, w, eps):
     """x = x / rms(x) * w in place: the norm of one head's query or key (Qwen3). (D,)"""
     total = np.float32(0.0)
     for i in range(x.shape[0]):
@@ -99,7 +100,7 @@ def _head_norm(x, w, eps):  # type: ignore[no-untyped-def]
 
 
 @_compile
-def _turn(x, cos, sin):  # type: ignore[no-untyped-def]
+def _turn(x, cos, sin):
     """Rotary embedding of one head in place, in the half-split layout: x (D,), cos and sin (D/2,)."""
     half = cos.shape[0]
     low, high = x[:half], x[half:]
@@ -110,7 +111,7 @@ def _turn(x, cos, sin):  # type: ignore[no-untyped-def]
 
 
 @_compile
-def _scores(q, k, n, row):  # type: ignore[no-untyped-def]
+def _scores(q, k, n, row):
     """row[:n] = k[:n] q: (D,), (T, D)."""
     for t in range(n):
         total = np.float32(0.0)
@@ -120,7 +121,7 @@ def _scores(q, k, n, row):  # type: ignore[no-untyped-def]
 
 
 @_compile
-def _softmax(row, n, scale, bits, powers):  # type: ignore[no-untyped-def]
+def _softmax(row, n, scale, bits, powers):
     """row[:n] = e^(scale (row - max)); returns the sum."""
     top = row[0]
     for t in range(1, n):
@@ -135,7 +136,7 @@ def _softmax(row, n, scale, bits, powers):  # type: ignore[no-untyped-def]
 
 
 @_compile
-def _mix(row, v, n, total, o):  # type: ignore[no-untyped-def]
+def _mix(row, v, n, total, o):
     """o = row[:n] v[:n] / total: (T, D) -> (D,). Four values at a time: fewer passes over the sum."""
     for i in range(o.shape[0]):
         o[i] = np.float32(0.0)
@@ -155,7 +156,7 @@ def _mix(row, v, n, total, o):  # type: ignore[no-untyped-def]
 
 
 @_compile
-def attend(qkv, cos, sin, q_norm, k_norm, eps, lengths, keys, values, out, row, bits, powers):  # type: ignore[no-untyped-def]
+def attend(qkv, cos, sin, q_norm, k_norm, eps, lengths, keys, values, out, row, bits, powers):
     """Turn the new token's query and key, write its key and value, and attend over the row's cache.
 
     Args:
@@ -191,7 +192,7 @@ def attend(qkv, cos, sin, q_norm, k_norm, eps, lengths, keys, values, out, row, 
 
 
 @_compile
-def draw(logits, u, temperature, ids, logp, row, bits, powers):  # type: ignore[no-untyped-def]
+def draw(logits, u, temperature, ids, logp, row, bits, powers):
     """Draw one token a row by inverting the cumulative distribution in vocabulary order.
 
     Args:
@@ -229,16 +230,16 @@ def draw(logits, u, temperature, ids, logp, row, bits, powers):  # type: ignore[
 # the learner's: forward and backward, in the precision of its activations
 
 
-def _read(x, row, bits):  # type: ignore[no-untyped-def]
+def _read(x, row, bits):
     """A row in float32: itself, or widened into `row`, whose bits are `bits`."""
 
 
 @overload(_read)
-def _read_impl(x, row, bits):  # type: ignore[no-untyped-def]
-    def plain(x, row, bits):  # type: ignore[no-untyped-def]
+def _read_impl(x, row, bits):
+    def plain(x, row, bits):
         return x
 
-    def half(x, row, bits):  # type: ignore[no-untyped-def]
+    def half(x, row, bits):
         for i in range(x.shape[0]):
             bits[i] = np.uint32(x[i]) << np.uint32(16)
         return row[: x.shape[0]]
@@ -246,19 +247,21 @@ def _read_impl(x, row, bits):  # type: ignore[no-untyped-def]
     return half if x.dtype == types.uint16 else plain
 
 
-def _write(x, row, bits):  # type: ignore[no-untyped-def]
+def _write(x, row, bits):
     """x = the row in float32, rounded to the nearest, ties to even."""
 
 
 @overload(_write)
-def _write_impl(x, row, bits):  # type: ignore[no-untyped-def]
-    def plain(x, row, bits):  # type: ignore[no-untyped-def]
+def _write_impl(x, row, bits):
+    def plain(x, row, bits):
         for i in range(x.shape[0]):
             x[i] = row[i]
 
-    def half(x, row, bits):  # type: ignore[no-untyped-def]
+    def half(x, row, bits):
         for i in range(x.shape[0]):
-            x[i] = np.uint16((bits[i] + np.uint32(0x7FFF) + ((bits[i] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+            x[i] = np.uint16(
+                (bits[i] + np.uint32(0x7FFF) + ((bits[i] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+            )
 
     return half if x.dtype == types.uint16 else plain
 
@@ -270,7 +273,7 @@ def rows_of(n: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @_compile
-def add_norm_forward(x, y, w, eps, total, out, scale, rows, bits):  # type: ignore[no-untyped-def]
+def add_norm_forward(x, y, w, eps, total, out, scale, rows, bits):
     """total = x + y and out = total / rms(total) * w: (B, H), w (H,) float32; scale (B,) = 1 / rms, kept for backward."""
     h = w.shape[0]
     for b in range(x.shape[0]):
@@ -290,11 +293,15 @@ def add_norm_forward(x, y, w, eps, total, out, scale, rows, bits):  # type: igno
 
 
 @_compile
-def add_norm_backward(total, w, scale, g_total, g_out, g_x, g_w, rows, bits):  # type: ignore[no-untyped-def]
+def add_norm_backward(total, w, scale, g_total, g_out, g_x, g_w, rows, bits):
     """Gradients: g_x (B, H) of both summands, and g_w (H,), which is added to."""
     h = w.shape[0]
     for b in range(total.shape[0]):
-        t, g, gt = _read(total[b], rows[0], bits[0]), _read(g_out[b], rows[1], bits[1]), _read(g_total[b], rows[2], bits[2])
+        t, g, gt = (
+            _read(total[b], rows[0], bits[0]),
+            _read(g_out[b], rows[1], bits[1]),
+            _read(g_total[b], rows[2], bits[2]),
+        )
         o, r, dot = rows[3], scale[b], np.float32(0.0)
         for i in range(h):
             n = t[i] * r
@@ -307,7 +314,7 @@ def add_norm_backward(total, w, scale, g_total, g_out, g_x, g_w, rows, bits):  #
 
 
 @_compile
-def gate_forward(x, gelu, out, rows, bits, exponents, powers):  # type: ignore[no-untyped-def]
+def gate_forward(x, gelu, out, rows, bits, exponents, powers):
     """out = silu(gate) * up, or gelu by tanh: (B, 2 I) -> (B, I)."""
     n = out.shape[1]
     for b in range(x.shape[0]):
@@ -325,7 +332,7 @@ def gate_forward(x, gelu, out, rows, bits, exponents, powers):  # type: ignore[n
 
 
 @_compile
-def gate_backward(x, gelu, g, g_x, rows, bits, exponents, powers):  # type: ignore[no-untyped-def]
+def gate_backward(x, gelu, g, g_x, rows, bits, exponents, powers):
     """The gradient (B, 2 I) of gate and up."""
     n = g.shape[1]
     for b in range(x.shape[0]):
@@ -349,7 +356,7 @@ def gate_backward(x, gelu, g, g_x, rows, bits, exponents, powers):  # type: igno
 
 
 @_compile
-def turn(x, heads, cos, sin, sign, out, rows, bits):  # type: ignore[no-untyped-def]
+def turn(x, heads, cos, sin, sign, out, rows, bits):
     """The first `heads` heads of each row turned by its place, the rest copied: (B T, W) -> the same.
 
     Args:
