@@ -129,10 +129,11 @@ def phases(
 
     def add(name: str, seconds: float, parts: Sequence[str] = (), of: str = "") -> None:
         phase: Phase = {"name": name, "seconds": seconds, "of": of}
-        if parts and sum((cost[p] for p in parts), NOTHING) != NOTHING:
-            total = sum((cost[p] for p in parts), NOTHING)
-            kind = "float32" if parts[0] in ("prefill", "decode") else dtype
-            times = [bound(cost[p], machine, kind) for p in parts]  # phases come one after the other: bounds add up
+        done = [p for p in parts if cost[p] != NOTHING]
+        if done:
+            total = sum((cost[p] for p in done), NOTHING)
+            # phases come one after the other: bounds add up
+            times = [bound(cost[p], machine, "float32" if p in ("prefill", "decode") else dtype) for p in done]
             by = max(times)[1]
             phase |= {"flops": total.flops, "bytes": total.bytes, "bound": sum(t for t, _ in times), "by": by}
         found.append(phase)

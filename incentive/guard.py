@@ -374,7 +374,7 @@ def _probe(
     seconds = time.monotonic() - began
     player.close()
     try:
-        groups = gather(samples, problems, grade)
+        groups = gather(samples, problems, grade, n)
     except RewardError as error:
         raise _Stop(str(error)) from error
     written = sum(len(s.ids) for s in samples)

@@ -6,7 +6,6 @@ gradient does not depend on how it is cut into micro-batches.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,7 +19,7 @@ from torch import Tensor
 from incentive.algo.loss import Batch, Outputs
 from incentive.config import Learner as LearnerConfig
 from incentive.config import Optim
-from incentive.model.checkpoint import Policy
+from incentive.model.checkpoint import Policy, twin
 from incentive.model.logp import token_logp
 from incentive.records import Example
 from incentive.threads import lanes, together
@@ -105,7 +104,7 @@ class Learner:
                 lr=optim.learning_rate,
                 betas=(optim.adam_beta1, optim.adam_beta2),
                 eps=1e-8,
-                foreach=True,
+                fused=True,
             )
         ]
         if by_muon:
@@ -116,10 +115,7 @@ class Learner:
             )
         self.steps = 0
         # a small model learns on several micro-batches beside each other: modules with the same weights, gradients of their own
-        self.twins = [copy.deepcopy(policy) for _ in range(lanes(policy) - 1)]
-        for twin in self.twins:
-            for own, p in zip(twin.parameters(), policy.parameters(), strict=True):
-                own.data = p.data
+        self.twins = [twin(policy) for _ in range(lanes(policy) - 1)]
 
     def _cut(self, examples: list[Example]) -> tuple[list[list[int]], list[list[int]]]:
         """The micro-batches, and the numbers of those of each lane. The budget of tokens is for all lanes together."""
@@ -168,8 +164,8 @@ class Learner:
             total += value
             for name, x in metrics.items():
                 sums[name] = sums.get(name, 0.0) + x
-        for twin in self.twins:
-            for own, p in zip(twin.parameters(), self.policy.parameters(), strict=True):
+        for other in self.twins:
+            for own, p in zip(other.parameters(), self.policy.parameters(), strict=True):
                 if own.grad is not None and p.grad is not None:
                     p.grad += own.grad
                 own.grad = None
@@ -215,7 +211,7 @@ class Learner:
         for n, p in self.policy.named_parameters():
             for optimizer in self.optimizers:
                 tensors |= {f"optimizer.{key}.{n}": x for key, x in optimizer.state.get(p, {}).items()}
-        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, file, metadata={"steps": str(self.steps)})
+        save_file({k: v.contiguous() for k, v in tensors.items()}, file, metadata={"steps": str(self.steps)})
 
     @torch.no_grad()
     def load(self, file: Path, steps: int, **more: Policy) -> None:

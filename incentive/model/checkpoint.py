@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
@@ -160,6 +161,12 @@ def load_policy(
     except (ValueError, OSError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: {str(error).splitlines()[0]}") from None
     return policy.to(device), tokenizer
+
+
+def twin(policy: Policy) -> Policy:
+    """A module with the same weights in memory and gradients of its own."""
+    shared: dict[int, Any] = {id(p): torch.nn.Parameter(p.data, p.requires_grad) for p in policy.parameters()}
+    return copy.deepcopy(policy, shared)
 
 
 def save_policy(

@@ -180,7 +180,8 @@ class Lean(nn.Module):
                 raise ValueError(
                     f"weight {name!r} has shape {tuple(weights[name].shape)}, the config asks for {tuple(own.shape)}"
                 )
-            own.copy_(weights[name])
+            if own.data_ptr() != weights[name].data_ptr():  # an engine may share the learner's
+                own.copy_(weights[name])
 
     # forward
 

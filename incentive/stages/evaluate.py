@@ -67,18 +67,24 @@ def gather(
     samples: Iterable[Sample],
     problems: list[Problem],
     grade: rewards.Grade,
+    n: int,
     each: Callable[[Sample], None] = lambda _: None,
 ) -> list[Group]:
-    """Graded groups, problems in the order given and samples by index."""
+    """Graded groups, problems in the order given and samples by index.
+
+    Args:
+        n: samples of each problem; a group is graded when it has them, while others are still being sampled.
+    """
     found: dict[str, list[Sample]] = {p.id: [] for p in problems}
+    by_id, graded = {p.id: p for p in problems}, {}
     for sample in samples:
-        found[sample.problem_id].append(sample)
+        group = found[sample.problem_id]
+        group.append(sample)
         each(sample)
-    groups = []
-    for p in problems:
-        ordered = sorted(found[p.id], key=lambda s: int(s.id.rsplit("/", 1)[1]))
-        groups.append(Group(p, ordered, grade(p, ordered)))
-    return groups
+        if len(group) == n:
+            group.sort(key=lambda s: int(s.id.rsplit("/", 1)[1]))
+            graded[sample.problem_id] = grade(by_id[sample.problem_id], group)
+    return [Group(p, found[p.id], graded[p.id]) for p in problems]
 
 
 def thinking_of(text: str) -> str:
@@ -123,7 +129,7 @@ def ask(
 ) -> list[Group]:  # fmt: skip
     """Sample and grade `n` answers to each problem, accuracy and format."""
     grade = rewards.each(rewards.shipped(task.check), {"accuracy": 1.0, "format": 1.0})
-    return gather(player.sample(requests(problems, n, sampling, seed, template, tokenizer)), problems, grade, each)
+    return gather(player.sample(requests(problems, n, sampling, seed, template, tokenizer)), problems, grade, n, each)
 
 
 def evaluate(
@@ -139,7 +145,7 @@ def evaluate(
     """Evaluate a checkpoint on every task of the section; writes results.json and rollouts/."""
     assert start is not None
     policy, tokenizer = load_policy(start.path)
-    player = engine.local(policy, tokenizer, resolve(start.path), section.engine)
+    player = engine.local(policy, tokenizer, resolve(start.path), section.engine, share=True)
     ways = {"": section.sampling}
     if section.also_t1:
         ways["t1"] = section.sampling.model_copy(update={"temperature": 1.0, "top_p": 1.0})

@@ -26,7 +26,7 @@ from incentive.algo.weights import WEIGHTS
 from incentive.config import RL, Sampling
 from incentive.learner import Learner
 from incentive.model.checkpoint import load_policy, resolve, save_policy
-from incentive.records import Example, Group, hash64
+from incentive.records import Example, Group, Problem, Sample, Score, hash64
 from incentive.rewards import Grade
 from incentive.run import Artifact, RunError, Stage, write_folder, write_json
 from incentive.stages.evaluate import PROBLEMS, ask, emergence, gather, requests
@@ -109,7 +109,7 @@ class Trainer:
         self.template, self.show = template, show
         policy, self.tokenizer = load_policy(start.path, section.learner.dtype, section.learner.device)
         self.reference = copy.deepcopy(policy).requires_grad_(False) if section.beta else None
-        self.engine = engine.local(policy, self.tokenizer, resolve(start.path), section.engine)
+        self.engine = engine.local(policy, self.tokenizer, resolve(start.path), section.engine, share=True)
         self.learner = Learner(policy, section.optim, section.learner, section.max_steps)
         self.cursor, self.best = 0, -1.0
         self.loss = partial(
@@ -133,7 +133,7 @@ class Trainer:
     # rollout
 
     def draw(self, n: int) -> list[Group]:
-        """Sample and grade the next `n` problems; rewards are computed after sampling."""
+        """Sample and grade the next `n` problems. A group is graded while others are still being sampled."""
         s = self.section
         problems = []
         for _ in range(n):
@@ -141,18 +141,27 @@ class Trainer:
             problems.append(replace(p, id=f"{self.cursor}:{p.id}"))  # a problem may come twice: groups go by id
             self.cursor += 1
         asked = requests(problems, s.num_generations, s.sampling, self.stage.seed, self.template, self.tokenizer)
-        began = time.monotonic()
-        total, shown = n * s.num_generations, time.monotonic()
-        samples = []
-        for done, sample in enumerate(self.engine.sample(asked), start=1):
-            samples.append(sample)
+        began = shown = time.monotonic()
+        total, done, graded = n * s.num_generations, 0, 0.0
+
+        def count(_: Sample) -> None:
+            nonlocal done, shown
+            done += 1
             if time.monotonic() - shown > 0.25:
                 shown = time.monotonic()
                 self.show({"phase": "sampling", "step": self.learner.steps, "done": done, "total": total})
-        self.clock["time/sample"] += time.monotonic() - began
-        began = time.monotonic()
-        groups = gather(samples, problems, self.grade)
-        self.clock["time/reward"] += time.monotonic() - began
+
+        def grade(problem: Problem, samples: list[Sample]) -> list[Score]:
+            nonlocal graded
+            at = time.monotonic()
+            try:
+                return self.grade(problem, samples)
+            finally:
+                graded += time.monotonic() - at
+
+        groups = gather(self.engine.sample(asked), problems, grade, s.num_generations, count)
+        self.clock["time/sample"] += time.monotonic() - began - graded
+        self.clock["time/reward"] += graded
         return groups
 
     @property

@@ -48,7 +48,7 @@ def collect(
     """
     assert start is not None
     policy, tokenizer = load_policy(start.path)
-    player = engine.local(policy, tokenizer, resolve(start.path), section.engine)
+    player = engine.local(policy, tokenizer, resolve(start.path), section.engine, share=True)
     grade = rewards.each(rewards.shipped(task.check), {"accuracy": 1.0, "format": 1.0})
     stage.resume()
     kept = sampled = prompt = 0
@@ -58,7 +58,7 @@ def collect(
         problems = list({p.id: p for p in problems}.values())
         fit(policy, tokenizer, problems, section.sampling, template, "collect.sampling.max_tokens")
         asked = requests(problems, section.samples, section.sampling, stage.seed, template, tokenizer)
-        groups = gather(player.sample(asked), problems, grade)
+        groups = gather(player.sample(asked), problems, grade, section.samples)
         sampled += sum(len(s.ids) for g in groups for s in g.samples)
         prompt += sum(len(g.samples[0].prompt_ids) for g in groups)
         right = [_right(g) for g in groups]
