@@ -19,18 +19,18 @@ import psutil
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from incentive import chat, engine, rewards
+from incentive import chat, engine, memory, rewards
 from incentive.config import RL, Run
 from incentive.doctor import Finding
 from incentive.learner import collate, micro_batches, outputs
 from incentive.model.checkpoint import CheckpointError, Policy, load_policy, resolve, stop_ids
-from incentive.model.logp import CHUNK_BYTES
 from incentive.records import Group, Problem, Sample, hash64
 from incentive.rewards import Grade, RewardError
 from incentive.stages.evaluate import PROBLEMS, gather, requests
 from incentive.stages.rl import UNGRADED_LIMIT, examples_of, informative
 from incentive.tasks import Mixture, distinct
 from incentive.tasks.base import Task
+from incentive.threads import lanes
 
 GOLDS = 24  # problems of each task whose gold answer is tried
 DRAWS = 20_000  # RL prompts that the contamination check draws at most
@@ -504,36 +504,21 @@ def arithmetic(rl: RL) -> Iterator[Finding]:
 
 
 def _memory(rl: RL, policy: Policy, prompt: int) -> Finding:
-    """What will be held at once, roughly; activations by the tensors that a layer keeps for its backward pass."""
-    c = policy.config.get_text_config()
-    size = sum(p.numel() for p in policy.parameters())
-    heads = c.num_attention_heads
-    kv, dim = getattr(c, "num_key_value_heads", None) or heads, getattr(c, "head_dim", None) or c.hidden_size // heads
-    width = {"float32": 4, "bfloat16": 2, "auto": 4}
-    longest = prompt + rl.sampling.max_tokens
-    slots = min(rl.engine.max_num_seqs, rl.problems_per_step * rl.steps_per_generation * rl.num_generations)
-    layer = 4 * c.hidden_size + 3 * (heads + 2 * kv) * dim + 4 * getattr(c, "intermediate_size", 4 * c.hidden_size)
-    layer += 2 * heads * longest if longest <= 512 else 0
-    rows = max(1, rl.learner.tokens_per_micro_batch // longest)
-    parts = {
-        "weights": 4 * size * (2 + (rl.beta > 0)),  # the learner's, the engine's, the reference's
-        "gradients": 4 * size,
-        "Adam": 8 * size,
-        "activations": rows * longest * layer * c.num_hidden_layers * width[rl.learner.dtype],
-        "logits": 2 * min(CHUNK_BYTES, 4 * rows * longest * c.vocab_size),
-        "cache": 2 * slots * longest * c.num_hidden_layers * kv * dim * width[rl.engine.dtype],
-    }
-    total = sum(parts.values())
+    """What will be held at once, part by part."""
+    size, own = sum(p.numel() for p in policy.parameters()), 4 * sum(p.numel() for p in policy.parameters())
+    resident = max(memory.RUNTIME, psutil.Process().memory_info().rss - 3 * own)  # less the preflight's own copies
+    found = memory.parts(rl, policy.config.get_text_config().to_dict(), size, prompt, lanes(policy), resident)
+    total = sum(found.values())
     what = f"{size / 1e6:.1f}M parameters; memory about {_mb(total)}: " + ", ".join(
-        f"{k} {_mb(v)}" for k, v in parts.items()
+        f"{k} {_mb(v)}" for k, v in found.items()
     )
     if rl.learner.device.startswith("cuda"):
         free = torch.cuda.mem_get_info(rl.learner.device)[0]
     else:
-        free = psutil.virtual_memory().available
+        free = psutil.virtual_memory().available + resident
     if total < 0.8 * free:
         return Finding("ok", f"{what} (of {_mb(free)} free)")
-    largest = max(("cache", "activations"), key=parts.__getitem__)
+    largest = max(("cache", "activations"), key=found.__getitem__)
     fix = "rl.engine.max_num_seqs" if largest == "cache" else "rl.learner.tokens_per_micro_batch"
     return Finding("warn", f"{what}, but only {_mb(free)} are free", f"lower {fix}; the results stay the same")
 

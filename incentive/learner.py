@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -45,6 +46,11 @@ def micro_batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
                 break
         yield order[at:end]
         at = end
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch, or Python, asked for more memory than there is."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
 def deal(parts: list[list[int]], lengths: list[int], n: int) -> list[list[int]]:
@@ -113,14 +119,14 @@ class Learner:
                     hidden, lr=optim.learning_rate, weight_decay=optim.weight_decay, adjust_lr_fn="match_rms_adamw"
                 )
             )
-        self.steps = 0
+        self.steps, self.budget = 0, config.tokens_per_micro_batch
         # a small model learns on several micro-batches beside each other: modules with the same weights, gradients of their own
         self.twins = [twin(policy) for _ in range(lanes(policy) - 1)]
 
     def _cut(self, examples: list[Example]) -> tuple[list[list[int]], list[list[int]]]:
         """The micro-batches, and the numbers of those of each lane. The budget of tokens is for all lanes together."""
         lengths, n = [len(e.ids) for e in examples], len(self.twins) + 1
-        parts = list(micro_batches(lengths, max(1, self.config.tokens_per_micro_batch // n)))
+        parts = list(micro_batches(lengths, max(1, self.budget // n)))
         return parts, deal(parts, lengths, n)
 
     def learning_rate(self, step: int) -> float:
@@ -134,17 +140,10 @@ class Learner:
         ]
         return o.learning_rate * (o.min_lr_ratio + (1 - o.min_lr_ratio) * shape)
 
-    def step(self, examples: list[Example], loss: Loss, entropy: bool = False) -> dict[str, float]:
-        """One update on one minibatch.
-
-        Returns:
-            `loss` (the weighted sum), `grad_norm` before clipping, `learning_rate`, and the loss's own metrics as means
-            over the minibatch's masked tokens.
-
-        Raises:
-            FloatingPointError: the loss or the gradient is NaN or infinite; the weights are left as they were.
-        """
-        self.policy.zero_grad(set_to_none=True)
+    def _backward(self, examples: list[Example], loss: Loss, entropy: bool) -> tuple[float, dict[str, float]]:
+        """Fill the gradients: the loss, and the sums of its metrics."""
+        for policy in (self.policy, *self.twins):
+            policy.zero_grad(set_to_none=True)
         parts, dealt = self._cut(examples)
 
         def go(policy: Policy, mine: list[int]) -> list[tuple[int, float, dict[str, float]]]:
@@ -158,7 +157,7 @@ class Learner:
 
         policies = [self.policy, *self.twins]
         calls = [partial(go, policy, mine) for policy, mine in zip(policies, dealt, strict=False)]
-        total, tokens = 0.0, sum(int(e.mask.sum()) for e in examples)
+        total = 0.0
         sums: dict[str, float] = {}
         for _, value, metrics in sorted(row for told in together(calls) for row in told):
             total += value
@@ -169,6 +168,28 @@ class Learner:
                 if own.grad is not None and p.grad is not None:
                     p.grad += own.grad
                 own.grad = None
+        return total, sums
+
+    def step(self, examples: list[Example], loss: Loss, entropy: bool = False) -> dict[str, float]:
+        """One update on one minibatch. Where memory runs out, micro-batches are halved from then on.
+
+        Returns:
+            `loss` (the weighted sum), `grad_norm` before clipping, `learning_rate`, and the loss's own metrics as means
+            over the minibatch's masked tokens.
+
+        Raises:
+            FloatingPointError: the loss or the gradient is NaN or infinite; the weights are left as they were.
+        """
+        while True:
+            try:
+                total, sums = self._backward(examples, loss, entropy)
+                break
+            except (MemoryError, RuntimeError) as error:
+                longest = max(len(e.ids) for e in examples)
+                if not out_of_memory(error) or self.budget // (len(self.twins) + 1) <= longest:
+                    raise
+                self.budget //= 2  # the gradient stays the same
+        tokens = sum(int(e.mask.sum()) for e in examples)
         norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.optim.max_grad_norm))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise FloatingPointError(f"step {self.steps + 1}: loss {total}, gradient norm {norm}")
@@ -211,11 +232,17 @@ class Learner:
         for n, p in self.policy.named_parameters():
             for optimizer in self.optimizers:
                 tensors |= {f"optimizer.{key}.{n}": x for key, x in optimizer.state.get(p, {}).items()}
-        save_file({k: v.contiguous() for k, v in tensors.items()}, file, metadata={"steps": str(self.steps)})
+        save_file(
+            {k: v.contiguous() for k, v in tensors.items()},
+            file,
+            {"budget": str(self.budget)},
+        )
 
     @torch.no_grad()
     def load(self, file: Path, steps: int, **more: Policy) -> None:
         tensors = load_file(file)
+        with safe_open(file, "pt") as opened:
+            self.budget = int((opened.metadata() or {}).get("budget", self.budget))
         for name, module in {"policy": self.policy, **more}.items():
             for n, p in module.named_parameters():
                 p.copy_(tensors[f"{name}.{n}"])

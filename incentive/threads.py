@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import torch
 
-T = TypeVar("T")
+from incentive.memory import SMALL
 
-SMALL = 64 * 2**20  # bytes of weights; above it the products are large enough for all threads to share
+T = TypeVar("T")
 
 
 def lanes(policy: torch.nn.Module) -> int:

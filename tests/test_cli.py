@@ -197,7 +197,7 @@ def test_dry_run_says_the_arithmetic_and_starts_nothing(tmp_path: Path, tiny_mod
     assert "12,800 answers" in text
     assert "4,096,000 tokens at most" in text
     assert "max_steps = 50" in text
-    assert "for weights, optimizer and engine" in text
+    assert "memory about" in text
     assert not run.exists()
 
 

@@ -186,6 +186,34 @@ def test_a_loss_that_is_not_finite_leaves_the_weights(value: float, tiny_model: 
     assert equal(made, clean)
 
 
+def test_micro_batches_are_halved_where_memory_runs_out(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient stays, the smaller size is kept, and a resumed learner knows it."""
+    from incentive import learner as module
+
+    batch, plain = WEIGHTS["grpo"](examples()), module.outputs
+    whole, _ = gradient(learner(tiny_model, max_grad_norm=1e9), batch, POLICY)
+
+    def narrow(policy: Any, rows: losses.Batch, entropy: bool = False) -> losses.Outputs:
+        if rows.ids.numel() > 200:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: not enough memory")
+        return plain(policy, rows, entropy)
+
+    monkeypatch.setattr(module, "outputs", narrow)
+    made = learner(tiny_model, 1000, max_grad_norm=1e9)
+    parts, _ = gradient(made, batch, POLICY)
+    assert made.budget == 125
+    assert (parts - whole).norm() / whole.norm() < 1e-5
+    made.save(tmp_path / "state.safetensors")
+    again = learner(tiny_model, 1000)
+    again.load(tmp_path / "state.safetensors", 1)
+    assert again.budget == 125
+    monkeypatch.setattr(module, "outputs", lambda *_: (_ for _ in ()).throw(RuntimeError("not enough memory")))
+    with pytest.raises(RuntimeError, match="not enough memory"):  # a single row that does not fit is the end
+        learner(tiny_model, 1000).step(batch, POLICY)
+
+
 def test_clipping_bounds_the_gradient_and_reports_it_before(tiny_model: Path) -> None:
     made = learner(tiny_model, max_grad_norm=1e-3)
     stats = made.step(WEIGHTS["grpo"](examples()), POLICY)

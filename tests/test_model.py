@@ -174,7 +174,7 @@ def test_capped_logits_are_refused(tmp_path: Path, tiny_model: Path) -> None:
 def test_chunks_equal_the_plain_softmax(temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
     g = torch.Generator().manual_seed(0)
     n, width, vocab = 37, 16, 50
-    monkeypatch.setattr(logp_module, "CHUNK_BYTES", 4 * vocab * 5)  # 5 rows at a time, the last chunk ragged
+    monkeypatch.setattr(logp_module, "CHUNK", 4 * vocab * 5)  # 5 rows at a time, the last chunk ragged
     h, w = torch.randn(n, width, generator=g), torch.randn(vocab, width, generator=g)
     ids, upstream = torch.randint(vocab, (n,), generator=g), torch.randn(n, generator=g)
     h1, w1, h2, w2 = (x.clone().requires_grad_() for x in (h, w, h, w))

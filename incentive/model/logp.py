@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 64 * 2**20  # of float32 logits at a time
+from incentive.memory import CHUNK
 
 
 def _logits(h: Tensor, w: Tensor, temperature: float) -> Tensor:
@@ -22,7 +22,7 @@ class _TokenLogp(torch.autograd.Function):
     def forward(
         ctx: Any, h: Tensor, w: Tensor, ids: Tensor, temperature: float, entropy: bool
     ) -> tuple[Tensor, Tensor]:
-        rows = max(1, CHUNK_BYTES // (4 * w.shape[0]))
+        rows = max(1, CHUNK // (4 * w.shape[0]))
         logp = torch.empty(len(ids), dtype=torch.float32, device=h.device)
         norm = torch.empty_like(logp)
         ent = torch.zeros_like(logp)

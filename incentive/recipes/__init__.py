@@ -22,7 +22,7 @@ from typing import Any
 
 from incentive import config
 from incentive.config import ConfigError
-from incentive.recipes import base, controls, zero
+from incentive.recipes import base, controls, plan, zero
 from incentive.recipes.base import Pipeline, Recipe, Show, near
 from incentive.run import Interrupt, Run, RunError, Stopped, stored_config
 
@@ -162,6 +162,8 @@ def settle(threads: int) -> None:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # it keeps a compiled product for each shape it has met, and ours are new at every step: a thousand are 600 MB
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     import torch
 
     torch.set_num_threads(threads)
@@ -169,8 +171,9 @@ def settle(threads: int) -> None:
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  costs time, helps nothing
 
 
-def _measured(settings: config.Run) -> config.Run:
-    """The settings with each `auto` replaced by what is fastest here, so that a resumed run computes as it began."""
+def _measured(settings: config.Run, say: Callable[[str], None] = print) -> config.Run:
+    """The settings with each `auto` replaced by what is fastest here, and with micro-batches that fit into memory, so
+    that a resumed run computes as it began."""
     from incentive.model.checkpoint import fastest_dtype
 
     found = {}
@@ -179,7 +182,14 @@ def _measured(settings: config.Run) -> config.Run:
         if section is not None and section.learner.dtype == "auto":
             learner = section.learner.model_copy(update={"dtype": fastest_dtype(section.learner.device)})
             found[name] = section.model_copy(update={"learner": learner})
-    return settings.model_copy(update=found)
+    settings = settings.model_copy(update=found)
+    if settings.rl and (base := plan.base_of(settings.base)):
+        fits = plan.micro_batch(settings.rl, *base, settings.threads)
+        if fits < settings.rl.learner.tokens_per_micro_batch:
+            say(f"rl.learner.tokens_per_micro_batch is lowered to {fits} to fit into memory; the results stay the same")
+            learner = settings.rl.learner.model_copy(update={"tokens_per_micro_batch": fits})
+            settings = settings.model_copy(update={"rl": settings.rl.model_copy(update={"learner": learner})})
+    return settings
 
 
 def _set_aside(run: Run, names: list[str]) -> None:

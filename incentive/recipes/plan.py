@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from incentive import ledger
+import psutil
+
+from incentive import ledger, memory
 from incentive.config import RL, Eval, Pretrain, Run
 from incentive.recipes.base import Recipe
 from incentive.recipes.zero import check_names
@@ -23,7 +26,8 @@ def _bytes(n: float) -> str:
     return f"{n:,.1f} TB"
 
 
-def _base(name: str) -> tuple[Path, dict[str, Any]] | None:
+def base_of(name: str) -> tuple[Path, dict[str, Any]] | None:
+    """The folder of a base and the fields of its config; None where there is no such."""
     for folder in (Path(name), ASSETS / name):
         if (folder / "config.json").is_file():
             try:
@@ -45,14 +49,14 @@ def plan(recipe: Recipe, settings: Run) -> list[str]:
         lines += _pretrain(settings.pretrain)
     base = None
     if settings.rl or settings.eval:
-        base = _base(settings.base)
+        base = base_of(settings.base)
         missing = (
             f"base {settings.base}: not found here; give the folder of a Hugging Face checkpoint with --set base=FOLDER"
         )
         lines.append(missing if base is None else f"base {base[0]}")
     check_names(recipe, settings)
     if settings.rl:
-        lines += _rl(settings.rl, base)
+        lines += _rl(settings.rl, base, settings.threads)
     if settings.eval:
         lines += _eval(settings.eval, settings.rl is not None)
     return lines
@@ -68,7 +72,7 @@ def _pretrain(p: Pretrain) -> list[str]:
     ]
 
 
-def _rl(s: RL, base: tuple[Path, dict[str, Any]] | None) -> list[str]:
+def _rl(s: RL, base: tuple[Path, dict[str, Any]] | None, threads: int) -> list[str]:
     a_step = s.problems_per_step * s.num_generations
     rollout, most = a_step * s.steps_per_generation, a_step * s.max_steps * s.sampling.max_tokens
     shares = sum(s.tasks.values())
@@ -95,30 +99,42 @@ def _rl(s: RL, base: tuple[Path, dict[str, Any]] | None) -> list[str]:
             f"  note: {s.max_steps} is no multiple of {s.steps_per_generation}: the last rollout goes on past it"
         )
     if base:
-        lines += _memory(s, *base, most)
+        lines += _memory(s, *base, most, threads)
     return lines
 
 
-def _memory(s: RL, folder: Path, shape: dict[str, Any], most: int) -> list[str]:
-    try:
-        heads = shape.get("num_key_value_heads") or shape["num_attention_heads"]
-        width = shape.get("head_dim") or shape["hidden_size"] // shape["num_attention_heads"]
-        rows = min(s.engine.max_num_seqs, s.problems_per_step * s.num_generations * s.steps_per_generation)
-        kind = 2 if s.engine.dtype == "bfloat16" else 4
-        cache = 2 * shape["num_hidden_layers"] * heads * width * (PROMPT + s.sampling.max_tokens) * rows * kind
-    except (KeyError, OSError, ValueError, TypeError):
-        return []
+def _memory(s: RL, folder: Path, shape: dict[str, Any], most: int, threads: int) -> list[str]:
     size = ledger.count_parameters(folder)
     if size is None:
         return []
-    copies = 4 + 1 + (1 if s.beta else 0)  # weights, gradient, two moments; the engine's; the reference
+    try:
+        held = memory.parts(s, shape, size, PROMPT, threads if 4 * size <= memory.SMALL else 1)
+    except (KeyError, TypeError, ValueError):
+        return []
     scorings = int(s.beta > 0) + int(s.steps_per_generation > 1)
     flops = ledger.flops(size, 0, most, most, scorings)
+    told = ", ".join(f"{name} {_bytes(n)}" for name, n in held.items())
     return [
-        f"  {size:,} parameters: about {_bytes(copies * size * 4)} for weights, optimizer and engine, "
-        f"and at most {_bytes(cache)} for the cache of {rows} rows",
+        f"  {size:,} parameters; memory about {_bytes(sum(held.values()))}: {told}",
         f"  at most {flops:.1e} FLOPs; answers shorter than the cap cost less (time is known after the first steps)",
     ]
+
+
+def micro_batch(s: RL, folder: Path, shape: dict[str, Any], threads: int) -> int:
+    """The setting `rl.learner.tokens_per_micro_batch`, or less where it would not fit into the memory that is free."""
+    size = ledger.count_parameters(folder)
+    if size is None:
+        return s.learner.tokens_per_micro_batch
+    if s.learner.device.startswith("cuda"):
+        import torch
+
+        free = torch.cuda.mem_get_info(s.learner.device)[0] if torch.cuda.is_available() else sys.maxsize
+    else:
+        free = psutil.virtual_memory().available
+    try:
+        return memory.fitting(s, shape, size, PROMPT, threads if 4 * size <= memory.SMALL else 1, free)
+    except (KeyError, TypeError, ValueError):
+        return s.learner.tokens_per_micro_batch
 
 
 def _eval(e: Eval, twice: bool) -> list[str]:

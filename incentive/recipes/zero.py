@@ -8,6 +8,7 @@ Changed for the miniature, each because it was measured: `ZERO_MINI_RL`. The pap
 
 from __future__ import annotations
 
+import sys
 import traceback
 from dataclasses import asdict
 from functools import partial
@@ -380,4 +381,12 @@ def summary(run: Run, base: Path, found: dict[str, Any]) -> dict[str, Any]:
             out[when] = {task: _told(result) for task, result in found[when].items()}
     out |= {"train_seconds": train.seconds, "steps": found.get("steps", 0), "tokens": train.tokens_sampled}
     out |= {"cost": total.money, "core_hours": total.core_hours, "flops": total.flops, "parameters": size}
-    return out | {"evaluate_seconds": total.seconds - train.seconds}
+    return out | {"evaluate_seconds": total.seconds - train.seconds, "peak_memory_mib": peak_memory() / 2**20}
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held, in bytes (its resident set)."""
+    import resource  # not on every system
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

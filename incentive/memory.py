@@ -1,0 +1,76 @@
+"""What a run will hold at once, told before it starts and part by part, and the micro-batch that fits. Imports no torch.
+
+The parts are counted from the shape of the model and the sizes of the work; what the process holds without them is
+measured where it runs (`resident`), or taken as `RUNTIME` where it does not run yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from incentive.config import RL
+
+RUNTIME = 340 * 2**20  # Python, torch, transformers and the compiled kernels, in bytes
+CHUNK = 64 * 2**20  # bytes of float32 logits at a time
+SMALL = (
+    64 * 2**20
+)  # bytes of weights; above it products are large enough for all threads to share (`incentive.threads`)
+SMALLEST = 512  # tokens of a micro-batch that is not made smaller any more
+
+
+def parts(
+    rl: RL, shape: Mapping[str, Any], parameters: int, prompt: int, lanes: int, resident: int = RUNTIME
+) -> dict[str, int]:
+    """Bytes by part.
+
+    Args:
+        shape: the fields of a Hugging Face config.
+        prompt: tokens of the longest prompt.
+        lanes: micro-batches that are worked on beside each other.
+
+    Raises:
+        KeyError: the shape lacks a field.
+    """
+    heads, hidden, layers = shape["num_attention_heads"], shape["hidden_size"], shape["num_hidden_layers"]
+    kv, d = shape.get("num_key_value_heads") or heads, shape.get("head_dim") or hidden // heads
+    inner, vocabulary = shape.get("intermediate_size") or 4 * hidden, shape["vocab_size"]
+    wide = {"float32": 4, "bfloat16": 2, "auto": 2}
+    longest = prompt + rl.sampling.max_tokens
+    answers = rl.problems_per_step * rl.num_generations
+    slots = min(rl.engine.max_num_seqs, answers * rl.steps_per_generation)
+    # a lane's largest micro-batch, and no more than its share of the answers
+    rows = max(1, min(rl.learner.tokens_per_micro_batch // lanes // longest, -(-answers // lanes)))
+    tokens, kind = rows * longest, wide[rl.learner.dtype]
+    square = heads * longest if longest <= 512 and kind == 2 else 0  # attention weights; the flash kernel keeps none
+    # what each token leaves for the backward pass: inputs of the products, sums and norms, the gate's two halves
+    kept = 4 * hidden + (2 * heads + 2 * kv) * d + square + 3 * inner
+    passing = 2 * square + 3 * inner + 2 * hidden  # gradients on their way through one layer
+    casts = kind * parameters if kind == 2 else 0  # the weights in the precision of the products
+    chunk = min(CHUNK, 4 * tokens * vocabulary)
+    return {
+        "runtime": resident,
+        "weights": 4
+        * parameters
+        * (2 if rl.beta else 1),  # the learner's, which the engine shares, and the reference's
+        "gradients": 4 * parameters * lanes,
+        "Adam": 8 * parameters,
+        "activations": lanes * (tokens * kind * (layers * kept + passing) + casts),
+        "logits": lanes * (3 * chunk + 4 * vocabulary * hidden) + 4 * slots * vocabulary,
+        "cache": 2 * slots * longest * layers * kv * d * wide[rl.engine.dtype],
+    }
+
+
+def fitting(
+    rl: RL, shape: Mapping[str, Any], parameters: int, prompt: int, lanes: int, free: int, resident: int = RUNTIME
+) -> int:
+    """The `tokens_per_micro_batch` that fits in four fifths of what is free: the setting, or half of it, a quarter, ..."""
+    tokens = rl.learner.tokens_per_micro_batch
+    while tokens > SMALLEST:
+        tried = rl.model_copy(update={"learner": rl.learner.model_copy(update={"tokens_per_micro_batch": tokens})})
+        if sum(parts(tried, shape, parameters, prompt, lanes, resident).values()) <= 0.8 * free:
+            return tokens
+        if tokens // lanes <= prompt + rl.sampling.max_tokens:
+            break
+        tokens //= 2
+    return tokens
