@@ -16,6 +16,7 @@ CHUNK = 64 * 2**20  # bytes of float32 logits at a time
 SMALL = (
     64 * 2**20
 )  # bytes of weights; above it products are large enough for all threads to share (`incentive.threads`)
+RECORD = 300  # bytes that a sampled token takes in records and on its way to the disk, where answers run to the limit
 SMALLEST = 512  # tokens of a micro-batch that is not made smaller any more
 
 
@@ -57,6 +58,7 @@ def parts(
         "Adam": 8 * parameters,
         "activations": lanes * (tokens * kind * (layers * kept + passing) + casts),
         "logits": lanes * (3 * chunk + 4 * vocabulary * hidden) + 4 * slots * vocabulary,
+        "answers": RECORD * answers * rl.steps_per_generation * rl.sampling.max_tokens,
         "cache": 2 * slots * longest * layers * kv * d * wide[rl.engine.dtype],
     }
 

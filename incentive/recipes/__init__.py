@@ -163,7 +163,7 @@ def settle(threads: int) -> None:
         os.environ[name] = str(threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # it keeps a compiled product for each shape it has met, and ours are new at every step: a thousand are 600 MB
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     import torch
 
     torch.set_num_threads(threads)
