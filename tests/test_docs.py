@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -16,7 +17,7 @@ from incentive.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-MAKE = {m for m in re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)}
+MAKE = set(re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -65,7 +66,7 @@ def test_commands_exist(page: Path) -> None:
         if words[1] == "run" and words[2:] and re.fullmatch(r"[a-z0-9-]+", words[2]):
             assert words[2] in RECIPES, words
         settings = config.known_settings()
-        for flag, value in zip(words, words[1:], strict=False):
+        for flag, value in itertools.pairwise(words):
             if flag == "--set":
                 assert value.split("=")[0] in settings, words
         help_ = CliRunner().invoke(app, [words[1], "--help"], env={"COLUMNS": "200"}).output
