@@ -59,12 +59,12 @@ def draw(logits: Tensor, u: np.ndarray, temperature: float, top_p: float, top_k:
     Returns:
         ids (B,) int64; logp (B,) float32, at this temperature and before top-p and top-k (at 0: at temperature 1).
     """
-    if temperature > 0 and top_p == 1.0 and not top_k and logits.device.type == "cpu":
+    if temperature > 0 and not top_k and logits.device.type == "cpu":
         from incentive.model import kernels
 
         ids, found = np.empty(len(u), dtype=np.int64), np.empty(len(u), dtype=np.float32)
         room = kernels.scratch(logits.shape[1])
-        kernels.draw(logits.numpy(), u, np.float32(temperature), ids, found, *room)
+        kernels.draw(logits.numpy(), u, np.float32(temperature), top_p, ids, found, *room)
         return ids, found
     logp = torch.log_softmax(logits if temperature in (0.0, 1.0) else logits / temperature, dim=-1)
     if temperature == 0.0:

@@ -192,14 +192,44 @@ def attend(qkv, cos, sin, q_norm, k_norm, eps, lengths, keys, values, out, row, 
 
 
 @_compile
-def draw(logits, u, temperature, ids, logp, row, bits, powers):
+def _nucleus(row, total, top_p):
+    """Leave in row the fewest tokens whose mass reaches top_p (the one that crosses it stays in); returns their mass.
+
+    The likeliest are found one by one while there are few, as when a model is sure; else by sorting.
+    """
+    n, mass, few = row.shape[0], np.float64(0.0), 24
+    kept = np.zeros(n, dtype=np.uint8)
+    for _ in range(few):
+        at, most = 0, np.float32(-1.0)
+        for i in range(n):
+            if row[i] > most and kept[i] == 0:
+                at, most = i, row[i]
+        kept[at] = 1
+        mass += np.float64(most)
+        if mass >= top_p * total:
+            break
+    if mass < top_p * total:
+        mass = np.float64(0.0)
+        for at in np.argsort(-row):
+            kept[at] = 1
+            mass += np.float64(row[at])
+            if mass >= top_p * total:
+                break
+    for i in range(n):
+        if kept[i] == 0:
+            row[i] = np.float32(0.0)
+    return mass
+
+
+@_compile
+def draw(logits, u, temperature, top_p, ids, logp, row, bits, powers):
     """Draw one token a row by inverting the cumulative distribution in vocabulary order.
 
     Args:
         logits: (B, V).
         u: (B,) float64, uniform in (0, 1).
         temperature: above 0.
-        ids, logp: (B,) int64 and float32, written.
+        ids, logp: (B,) int64 and float32, written; logp is that of the whole distribution.
     """
     n = logits.shape[1]
     inverse = _ONE / temperature
@@ -216,7 +246,8 @@ def draw(logits, u, temperature, ids, logp, row, bits, powers):
             if (x[i] - top) * inverse <= _LOW:
                 row[i] = np.float32(0.0)
             total += np.float64(row[i])
-        want, mass, last = u[b] * total, np.float64(0.0), 0
+        left = _nucleus(row[:n], total, top_p) if top_p < 1.0 else total
+        want, mass, last = u[b] * left, np.float64(0.0), 0
         for i in range(n):
             mass += np.float64(row[i])
             if row[i] > np.float32(0.0):

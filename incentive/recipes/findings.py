@@ -142,7 +142,7 @@ def decomposition(groups: list[Group]) -> dict[str, float | None]:
 
 def _main(root: Path) -> Iterator[Table]:
     rows = []
-    for arm in (*(f"zero-{s}" for s in SEEDS), "zero-other-base"):
+    for arm in sorted(path.stem for path in root.glob("zero-*.json")):
         before, after = _results(root, arm, "before"), _results(root, arm, "after")
         if not before or not after:
             continue
