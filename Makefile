@@ -19,6 +19,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m incentive.model.kernels
 	@touch $@
 
 r1: setup ## R1-Zero from the base model in the repository: the main job, minutes on two cores
@@ -39,7 +40,7 @@ prove: setup ## rerun the long measurements (hours) and write docs/results.md
 	@cp runs/prove/results.md docs/results.md && mkdir -p docs/results && cp runs/prove/digests/*.json docs/results/
 	@$(BIN)/python prove/kills.py
 	@$(BIN)/python prove/generate.py runs/prove/arms/zero-21/zero/model
-	@echo "beside TRL, in an environment of its own: see prove/trl_loss.py"
+	@$$($(BIN)/python -c 'from bench.measure import python_of; print(python_of("trl"))') prove/trl_loss.py
 
 bench: setup ## speed and memory beside TRL, transformers and vLLM (hours), for docs/performance.md; BENCH=--quick: minutes
 	@$(BIN)/python -m bench $(BENCH)

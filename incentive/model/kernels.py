@@ -406,3 +406,28 @@ def turn(x, heads, cos, sin, sign, out, rows, bits):
         for i in range(2 * heads * half, x.shape[1]):
             o[i] = t[i]
         _write(out[b], o, bits[1])
+
+
+def warm() -> None:
+    """Compile everything now, for every kind of array; kept on disk, so that a first run need not wait."""
+    f, one = np.float32, np.float32(1.0)
+    x, w, wide, none, t = np.ones((1, 4), f), np.ones(4, f), np.ones((1, 8), f), np.empty(0, f), np.ones((2, 1), f)
+    room, cache = scratch(8), np.ones((1, 1, 2, 2), f)
+    norm(x, w, one, x.copy())
+    add_norm(x.copy(), x, w, one, x.copy())
+    gate(wide, False, x.copy(), *room)
+    attend(wide.copy(), t, t, none, none, one, np.zeros(1, np.int64), cache, cache.copy(), x.copy(), *room)
+    draw(x, np.ones(1) / 2, one, 0.9, np.zeros(1, np.int64), w.copy(), *room)
+    for kind in (np.float32, np.uint16):
+        y, z, scale = np.ones((1, 4), kind), np.ones((1, 8), kind), np.ones(1, f)
+        add_norm_forward(y, y, w, one, y.copy(), y.copy(), scale, *rows_of(3, 4))
+        add_norm_backward(y, w, scale, y, y, y.copy(), w.copy(), *rows_of(4, 4))
+        gate_forward(z, False, y.copy(), *rows_of(2, 8), *room[1:])
+        gate_backward(z, False, y, z.copy(), *rows_of(4, 8), *room[1:])
+        turn(z, 2, t, t, one, z.copy(), *rows_of(2, 8))
+
+
+if __name__ == "__main__":
+    from incentive.model import kernels  # as the package knows them: what is kept goes by that name
+
+    kernels.warm()
