@@ -41,6 +41,9 @@ def digest(folder: Path) -> dict[str, Any]:
         `decomposition`.
     """
     out: dict[str, Any] = {"config": load_toml(folder / "config.toml")}
+    base, arms = Path(out["config"]["base"]), folder.resolve().parent
+    if base.is_relative_to(arms):  # another arm made it: said without where it lies on this machine
+        out["config"]["base"] = base.relative_to(arms).as_posix()
     out["environment"] = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     for when in ("before", "after"):
         if not (path := folder / when / "results.json").exists():
