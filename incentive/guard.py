@@ -369,8 +369,10 @@ def _probe(
     ]
     n = min(rl.num_generations, PROBE_SAMPLES)
     player = engine.local(policy, tokenizer, start, rl.engine)
+    asked = requests(problems, n, rl.sampling, config.seed, config.template, tokenizer)
+    list(player.sample([replace(r, max_tokens=2) for r in asked[:2]]))  # compiles and warms up
     began = time.monotonic()
-    samples = list(player.sample(requests(problems, n, rl.sampling, config.seed, config.template, tokenizer)))
+    samples = list(player.sample(asked))
     seconds = time.monotonic() - began
     player.close()
     try:
@@ -474,10 +476,11 @@ def _agreement(rl: RL, policy: Policy, groups: list[Group]) -> tuple[float, floa
     rows = [replace(e, weight=e.advantage) for e in examples_of(groups, lambda r: np.ones_like(r))]
     first = next(micro_batches([len(e.ids) for e in rows], min(rl.learner.tokens_per_micro_batch, 8192)))
     batch = collate([rows[i] for i in first], rl.learner.device)
-    began = time.monotonic()
-    logp = outputs(policy, batch, entropy=True).logp
-    logp.sum().backward()
-    seconds = time.monotonic() - began
+    for _ in range(2):  # the first pass compiles and warms up
+        began = time.monotonic()
+        logp = outputs(policy, batch, entropy=True).logp
+        logp.sum().backward()
+        seconds = time.monotonic() - began
     policy.zero_grad(set_to_none=True)
     assert batch.sampler_logp is not None
     gap = (logp.detach() - batch.sampler_logp)[batch.mask].abs().mean()
@@ -505,9 +508,8 @@ def arithmetic(rl: RL) -> Iterator[Finding]:
 
 def _memory(rl: RL, policy: Policy, prompt: int) -> Finding:
     """What will be held at once, part by part."""
-    size, own = sum(p.numel() for p in policy.parameters()), 4 * sum(p.numel() for p in policy.parameters())
-    resident = max(memory.RUNTIME, psutil.Process().memory_info().rss - 3 * own)  # less the preflight's own copies
-    found = memory.parts(rl, policy.config.get_text_config().to_dict(), size, prompt, lanes(policy), resident)
+    size = sum(p.numel() for p in policy.parameters())
+    found = memory.parts(rl, policy.config.get_text_config().to_dict(), size, prompt, lanes(policy))
     total = sum(found.values())
     what = f"{size / 1e6:.1f}M parameters; memory about {_mb(total)}: " + ", ".join(
         f"{k} {_mb(v)}" for k, v in found.items()
@@ -515,7 +517,7 @@ def _memory(rl: RL, policy: Policy, prompt: int) -> Finding:
     if rl.learner.device.startswith("cuda"):
         free = torch.cuda.mem_get_info(rl.learner.device)[0]
     else:
-        free = psutil.virtual_memory().available + resident
+        free = psutil.virtual_memory().available + memory.RUNTIME
     if total < 0.8 * free:
         return Finding("ok", f"{what} (of {_mb(free)} free)")
     largest = max(("cache", "activations"), key=found.__getitem__)

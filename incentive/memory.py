@@ -1,7 +1,7 @@
 """What a run will hold at once, told before it starts and part by part, and the micro-batch that fits. Imports no torch.
 
-The parts are counted from the shape of the model and the sizes of the work; what the process holds without them is
-measured where it runs (`resident`), or taken as `RUNTIME` where it does not run yet.
+The parts are counted from the shape of the model and the sizes of the work; `RUNTIME`, what the process holds without
+them, and `RECORD` were measured.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ RECORD = 300  # bytes that a sampled token takes in records and on its way to th
 SMALLEST = 512  # tokens of a micro-batch that is not made smaller any more
 
 
-def parts(
-    rl: RL, shape: Mapping[str, Any], parameters: int, prompt: int, lanes: int, resident: int = RUNTIME
-) -> dict[str, int]:
+def parts(rl: RL, shape: Mapping[str, Any], parameters: int, prompt: int, lanes: int) -> dict[str, int]:
     """Bytes by part.
 
     Args:
@@ -50,7 +48,7 @@ def parts(
     casts = kind * parameters if kind == 2 else 0  # the weights in the precision of the products
     chunk = min(CHUNK, 4 * tokens * vocabulary)
     return {
-        "runtime": resident,
+        "runtime": RUNTIME,
         "weights": 4
         * parameters
         * (2 if rl.beta else 1),  # the learner's, which the engine shares, and the reference's
@@ -63,14 +61,12 @@ def parts(
     }
 
 
-def fitting(
-    rl: RL, shape: Mapping[str, Any], parameters: int, prompt: int, lanes: int, free: int, resident: int = RUNTIME
-) -> int:
+def fitting(rl: RL, shape: Mapping[str, Any], parameters: int, prompt: int, lanes: int, free: int) -> int:
     """The `tokens_per_micro_batch` that fits in four fifths of what is free: the setting, or half of it, a quarter, ..."""
     tokens = rl.learner.tokens_per_micro_batch
     while tokens > SMALLEST:
         tried = rl.model_copy(update={"learner": rl.learner.model_copy(update={"tokens_per_micro_batch": tokens})})
-        if sum(parts(tried, shape, parameters, prompt, lanes, resident).values()) <= 0.8 * free:
+        if sum(parts(tried, shape, parameters, prompt, lanes).values()) <= 0.8 * free:
             return tokens
         if tokens // lanes <= prompt + rl.sampling.max_tokens:
             break
