@@ -163,7 +163,10 @@ class Collect(Section):
     """Times to sample from the latest model, keep what is right, and fine-tune the base on all that was kept."""
     tasks: Shares = {"countdown3": 0.5, "countdown4": 0.5}
     problems: int = Field(1000, gt=0)
+    """Of all rounds together."""
     samples: int = Field(16, gt=0)
+    tokens: int = Field(0, ge=0)
+    """Sampled tokens after which collecting ends, all rounds together and an even share each; 0: the problems alone end it."""
     sampling: Sampling = Sampling()
     engine: Engine = Engine()
 

@@ -20,7 +20,11 @@ from incentive.run import Run, RunError, write_json
 JOBS = 2
 SEEDS = (21, 22, 23)  # of the reported runs; development used others
 TASKS = ("countdown3", "countdown4")
-UNSEEN = ("countdown5", "countdown3-large", "countdown4-large")
+UNSEEN = {
+    "countdown5": 1000,
+    "countdown4-large": 681,
+    "countdown3-large": 297,
+}  # as many as the test split has, at most 1,000
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,6 @@ def arms() -> list[Arm]:
     """Every arm; an arm comes after those that it needs."""
     paired = ("eval.problems=1000", "eval.samples=4", "eval.also_t1=false")
     both = "eval.tasks=" + json.dumps(TASKS)
-    unseen = ("eval.problems=1000", "eval.samples=4", "eval.also_t1=false", "eval.tasks=" + json.dumps(UNSEEN))
     many = (
         "eval.problems=100",
         "eval.samples=256",
@@ -77,12 +80,15 @@ def arms() -> list[Arm]:
         Arm("dose-50", "zero-mini", (*paired, "base={base-dose-50}"), needs=("base-dose-50",)),
         Arm("sft-1", "rejection-mini", paired),
         Arm("sft-3", "rejection-mini", (*paired, "collect.rounds=3")),
+        Arm("sft-3-long", "rejection-mini", (*paired, "collect.rounds=3", "collect.tokens=0")),
     ]
     first = f"{{zero-{SEEDS[0]}}}"
     looks = [
         only("passk-base", "base-mini", many), only("passk-zero", first, many),
-        only("unseen-base", "base-mini", unseen), only("unseen-zero", first, unseen),
     ]  # fmt: skip
+    for task, n in UNSEEN.items():
+        asked = (f"eval.problems={n}", "eval.samples=4", "eval.also_t1=false", f"eval.tasks={json.dumps([task])}")
+        looks += [only(f"{task}-base", "base-mini", asked), only(f"{task}-zero", first, asked)]
     return [*zeros, *bases, *rl, *looks]
 
 

@@ -23,6 +23,7 @@ LABELS = {
     "blind": "base that cannot verify",
     "sft-1": "SFT on own right answers, one round",
     "sft-3": "SFT on own right answers, three rounds",
+    "sft-3-long": "SFT on own right answers, three rounds, three times the sampled tokens",
     "zero-other-base": "RL from another base seed",
     "dose-0": "RL, dose 0%",
     "dose-0-hot": "RL, dose 0%, temperature 1.3",
@@ -186,7 +187,7 @@ def _arms(root: Path) -> Iterator[Table]:
     if rows:
         yield {
             "title": "Controls",
-            "note": "RL arms have the same updates and answers, the SFT arms as many sampled tokens. The difference is to R1-Zero's first seed on the same problems, in points, paired, with its 95% interval.",
+            "note": "RL arms have the same updates and answers, the SFT arms as many sampled tokens where nothing else is said. The difference is to R1-Zero's first seed on the same problems, in points, paired, with its 95% interval.",
             "columns": ["arm", "3 numbers: base", "after", "against R1-Zero", "4 numbers: base", "after", "against R1-Zero", "tokens (3)", "reflections (3)"],
             "rows": rows,
         }  # fmt: skip
@@ -213,13 +214,19 @@ def _decomposed(root: Path) -> Iterator[Table]:
 
 
 def _unseen(root: Path) -> Iterator[Table]:
-    before, after = _results(root, "unseen-base", "before"), _results(root, "unseen-zero", "before")
-    if before and after:
+    rows = []
+    for task in UNSEEN:
+        before, after = (_results(root, f"{task}-{who}", "before") for who in ("base", "zero"))
+        if before and after:
+            d = paired(root, (f"{task}-zero", "before"), (f"{task}-base", "before"), task)
+            gain = f"{100 * d.mean:+.1f} ({100 * d.low:.1f} to {100 * d.high:.1f})"
+            rows.append([task, str(before[task]["problems"]), _told(before[task]), _told(after[task]), gain])
+    if rows:
         yield {
             "title": "Difficulty that RL never saw",
-            "note": "Five numbers; three and four numbers with targets of 80 to 99 (RL saw 1 to 79).",
-            "columns": ["task", "base", "R1-Zero"],
-            "rows": [[t, _told(before[t]), _told(after[t])] for t in UNSEEN],
+            "note": "Five numbers; three and four numbers with targets of 80 to 99 (RL saw 1 to 79). The gain is paired.",
+            "columns": ["task", "problems", "base", "R1-Zero", "gain, points"],
+            "rows": rows,
         }
 
 
@@ -280,7 +287,7 @@ def paragraph(root: Path) -> str:
     if doses := told("dose-10", "dose-50"):
         out.append(f"More of the habit in the corpus: {doses}.")
     if tuned := told("sft-1", "sft-3"):
-        out.append(f"Fine-tuning the base on its own right answers, with about as many sampled tokens as RL: {tuned}.")
+        out.append(f"Fine-tuning the base on its own right answers, with as many sampled tokens as RL: {tuned}.")
         best = max((a for a in ("sft-1", "sft-3") if _results(root, a, "after")), key=lambda a: sum(
             _results(root, a, "after")[t]["pass@1"] for t in TASKS))  # type: ignore[index]  # fmt: skip
         if main:
@@ -291,6 +298,8 @@ def paragraph(root: Path) -> str:
                 "what RL reaches can be had without it"
             )  # fmt: skip
             out.append(f"The better of these is {much} points from R1-Zero: here {verdict}.")
+    if longer := told("sft-3-long"):
+        out.append(f"It gains from more: {longer}.")
     if other := _results(root, "zero-other-base", "after"):
         out.append(f"From another base seed: {' and '.join(_percent(other[t]['pass@1']) for t in TASKS)}.")
     return " ".join(out)

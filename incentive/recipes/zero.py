@@ -315,6 +315,9 @@ def _told(result: dict[str, Any]) -> dict[str, Any]:
     return told | ({"t1": _told(result["t1"])} if "t1" in result else {})
 
 
+RL_TOKENS = 2_500_000  # that zero-mini samples in its 120 updates (2.47 and 2.56 million in two runs)
+
+
 def rejection_mini() -> dict[str, Any]:
     """A control beside R1-Zero: the base fine-tuned on its own right answers, with as many sampled tokens as RL uses.
 
@@ -323,7 +326,13 @@ def rejection_mini() -> dict[str, Any]:
     tasks = {"countdown3": 0.5, "countdown4": 0.5}
     longest = {"max_tokens": ZERO_MINI_RL["sampling"]["max_tokens"]}
     return {
-        "collect": {"tasks": tasks, "problems": 12800, "samples": 8, "sampling": {"temperature": 1.0, **longest}},
+        "collect": {
+            "tasks": tasks,
+            "problems": 12800,
+            "samples": 8,
+            "tokens": RL_TOKENS,
+            "sampling": {"temperature": 1.0, **longest},
+        },
         "sft": {},
         "eval": {"tasks": list(tasks), "sampling": {"temperature": 0.6, "top_p": 0.95, **longest}},
     }
@@ -346,7 +355,9 @@ def rejection(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
             "results"
         ]
     model, data = base, []
-    part = cfg.collect.model_copy(update={"problems": max(1, cfg.collect.problems // cfg.collect.rounds), "rounds": 1})
+    rounds = cfg.collect.rounds
+    share = {"problems": max(1, cfg.collect.problems // rounds), "tokens": cfg.collect.tokens // rounds, "rounds": 1}
+    part = cfg.collect.model_copy(update=share)
     for n in range(1, cfg.collect.rounds + 1):
         show({"phase": "begin", "stage": f"collect-{n}"})
         how: dict[str, Any] = {"task": task, "template": cfg.template, "first": (n - 1) * part.problems}

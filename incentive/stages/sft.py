@@ -67,6 +67,8 @@ def collect(
         show({"phase": stage.dir.name, "done": min(at + 64, section.problems), "total": section.problems, "kept": kept})
         if stage.stopping:
             raise stage.stopped(at // 64 + 1)
+        if section.tokens and sampled >= section.tokens:
+            break
     row = {"step": 1, "kept": kept, "tokens/sampled": sampled, "tokens/prompt": prompt}
     stage.record(row | {"time/sample": time.monotonic() - began})
     if not kept:
