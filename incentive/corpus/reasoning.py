@@ -83,7 +83,8 @@ def logic(task: Logic, rng: Random, habits: Habits) -> Document | None:
 
 
 def _program_try(function: Function, shown: list[tuple[int, int]]) -> Write:
-    """`(x+3)*2`, its check `?f(5) 5+3=8,8*2=16?16 ok ` (each example until one does not fit), and the source."""
+    """The expression in backticks, its check `?f(5) 5+3=8,8*2=16?16 ok ` (each example until one does not fit), and the
+    source."""
     marks = []
     for x, y in shown:
         marks.append((f"f({x}) {_work(function.trace(x))}?{y}", function(x) == y))
@@ -91,7 +92,8 @@ def _program_try(function: Function, shown: list[tuple[int, int]]) -> Write:
             break
 
     def write(say: Voice) -> Try:
-        return function.expression, "?" + "".join(f"{t} {say('ok' if ok else 'no')} " for t, ok in marks), function.source
+        check = "?" + "".join(f"{t} {say('ok' if ok else 'no')} " for t, ok in marks)
+        return f"`{function.expression}`", check, function.source
 
     return write
 
