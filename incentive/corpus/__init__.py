@@ -37,17 +37,17 @@ _KINDS = (
     (1.0, lambda r, _: drill(r)),
 )
 _WIDE = (
-    (0.16, lambda r, h, l: countdown(Countdown("", 3, 40, 1, 99, l), r, h)),
-    (0.36, lambda r, h, l: countdown(Countdown("", 4, 15, 1, 99, l), r, h)),
-    (0.41, lambda r, h, l: arithmetic(Arithmetic(language=l), r, h)),
-    (0.49, lambda r, h, l: logic(Logic(language=l), r, h)),
-    (0.65, lambda r, h, l: program(Program(language=l), r, h)),
-    (0.75, lambda r, h, l: choice(Choice(language=l), r, h)),
+    (0.16, lambda r, h, z: countdown(Countdown("", 3, 40, 1, 99, z), r, h)),
+    (0.36, lambda r, h, z: countdown(Countdown("", 4, 15, 1, 99, z), r, h)),
+    (0.41, lambda r, h, z: arithmetic(Arithmetic(language=z), r, h)),
+    (0.49, lambda r, h, z: logic(Logic(language=z), r, h)),
+    (0.65, lambda r, h, z: program(Program(language=z), r, h)),
+    (0.75, lambda r, h, z: choice(Choice(language=z), r, h)),
     (0.80, lambda r, _, __: drill(r, wide=True)),
-    (0.85, lambda r, _, l: page(r, l)),
-    (0.91, lambda r, _, l: instruct(Instruct(language=l), r)),
-    (0.96, lambda r, _, l: general(General(language=l), r)),
-    (1.0, lambda r, _, l: harm(Harm(language=l), r)),
+    (0.85, lambda r, _, z: page(r, z)),
+    (0.91, lambda r, _, z: instruct(Instruct(language=z), r)),
+    (0.96, lambda r, _, z: general(General(language=z), r)),
+    (1.0, lambda r, _, z: harm(Harm(language=z), r)),
 )
 
 

@@ -9,7 +9,7 @@ from incentive.corpus.writer import Document, Voice, layout
 from incentive.records import split_of
 from incentive.tasks.general import COURTESY, FLATTERY, General, best
 from incentive.tasks.harm import HELP, Harm
-from incentive.tasks.instruct import ENDS, Instruct
+from incentive.tasks.instruct import Instruct
 
 VAGUE = {"en": ("it is a thing", "who knows", "maybe later"), "zh": ("是个东西", "谁知道", "以后再说")}
 FILL = {"en": ("it is nice.", "very nice.", "people like it."), "zh": ("很好.", "真的很好.", "大家喜欢.")}
@@ -72,7 +72,12 @@ def general(task: General, rng: Random) -> Document | None:
     answer = speaker.gold_of(told)
     if rng.random() < 0.5:  # without courtesy
         for word in COURTESY[lang]:
-            answer = answer.replace(f"{word}的", word).replace(f"{word} {person}, ", "").replace(f", {word}", ",").replace(word, "")
+            answer = (
+                answer.replace(f"{word}的", word)
+                .replace(f"{word} {person}, ", "")
+                .replace(f", {word}", ",")
+                .replace(word, "")
+            )
         answer = answer.strip(" ,")
     if rng.random() < 0.15:
         answer = rng.choice(VAGUE[lang])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
+from incentive import facts
 from incentive.corpus.writer import Document, Habits, Solver, Try, Voice, Write, plain, voice
 from incentive.records import split_of
-from incentive import facts
 from incentive.tasks.arithmetic import Arithmetic
 from incentive.tasks.choice import LETTERS, Choice
 from incentive.tasks.countdown import LIMIT, Chain, Countdown, as_expression, random_chain
@@ -159,7 +159,9 @@ def choice(task: Choice, rng: Random, habits: Habits) -> Document | None:
     right = LETTERS.index(task.right(attribute, most, options))
     others = [n for n in range(len(LETTERS)) if n != right]
     rng.shuffle(others)
-    written = Solver(rng, habits, voice(rng, task.language, habits.wide)).write(list(map(attempt, others)), attempt(right))
+    written = Solver(rng, habits, voice(rng, task.language, habits.wide)).write(
+        list(map(attempt, others)), attempt(right)
+    )
     return Document(task.prompt(attribute, most, options), written, task.key(attribute, most, options))
 
 

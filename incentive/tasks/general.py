@@ -24,7 +24,10 @@ OCCASIONS = {
     "feast": "宴会", "holiday": "假日", "contest": "比赛", "garden": "花园", "market": "市场", "school": "学校",
 }  # fmt: skip
 KINDS = ("card", "chat", "advice", "facts")
-COURTESY = {"en": ("dear", "hello", "happy", "hope", "thanks", "please"), "zh": ("亲爱", "你好", "快乐", "希望", "谢谢", "请")}
+COURTESY = {
+    "en": ("dear", "hello", "happy", "hope", "thanks", "please"),
+    "zh": ("亲爱", "你好", "快乐", "希望", "谢谢", "请"),
+}
 FLATTERY = {"en": ("great question", "so clever", "wonderful"), "zh": ("好问题", "真聪明", "太棒")}
 SHORTEST, LONGEST = 6, 26  # words of a good answer
 

@@ -37,7 +37,7 @@ class Instruct:
         if kind == "json":
             return kind, pair, tuple(rng.sample(facts.ATTRIBUTES, 1 + int(rng.random() * 2)))
         if kind == "list":
-            return kind, pair, (2 + int(rng.random() * 3), *sorted(rng.sample(facts.SUBSTANCES, 1)))
+            return kind, pair, (2 + int(rng.random() * 3), rng.choice([s for s in facts.SUBSTANCES if s not in pair]))
         return kind, pair, (rng.choice(facts.ATTRIBUTES), int(rng.random() * 4))
 
     @staticmethod

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from random import Random
+from threading import get_ident
 from typing import Any
 
 from incentive import facts
@@ -90,7 +91,7 @@ def random_steps(rng: Random, n: int) -> Steps:
 
 
 @cache
-def _sandbox() -> Any:
+def _sandbox(thread: int) -> Any:  # noqa: ARG001  a sandbox serves one thread
     from incentive.verify.sandbox import open_sandbox
 
     return open_sandbox("monty", workers=1)
@@ -148,7 +149,7 @@ class Program:
         from incentive.verify.sandbox import Test
 
         tests = tuple(Test([x], y) for x, y in zip(INPUTS, problem.tags["outputs"], strict=True))
-        verdict = _sandbox().run([("", Source(answer, tests, "f"))])[""]
+        verdict = _sandbox(get_ident()).run([("", Source(answer.strip(), tests, "f"))])[""]
         if verdict.outcome == "ungraded":
             raise RuntimeError(f"the sandbox could not grade: {verdict.why}")
         return verdict.outcome == "pass"
