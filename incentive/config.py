@@ -109,6 +109,9 @@ class Pretrain(Section):
     """Share of the documents that solve a problem in which a try is checked, fails, and another follows."""
     verify: bool = True
     """False: the writers' yes and no are thrown by a coin, so the base cannot verify (a control)."""
+    world: Literal["first", "wide"] = "first"
+    """first: Countdown, arithmetic, a logic puzzle, in English. wide: with programs, choice questions, general and harmful
+    requests, in English and Chinese."""
     digits: Literal["together", "apart"] = "together"
     """How the tokenizer cuts numbers: two digits a token, or one."""
     save_seconds: float = Field(60, gt=0)

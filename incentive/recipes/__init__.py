@@ -35,6 +35,7 @@ RECIPES: dict[str, tuple[Callable[[], dict[str, Any]], Pipeline]] = {
     "evaluate-mini": (controls.evaluate_mini, zero.pipeline),
     "controls-mini": (controls.controls_mini, controls.pipeline),
     "base-mini": (base.base_mini, base.pipeline),
+    "base-wide": (base.base_wide, base.pipeline),
     "paper": (zero.paper, zero.pipeline),
 }
 STAGES = {zero.pipeline: ("before", "zero", "after"), base.pipeline: ("base",)}

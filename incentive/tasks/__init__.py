@@ -8,9 +8,14 @@ from random import Random
 from incentive.records import Problem, Split, hash64
 from incentive.tasks.arithmetic import Arithmetic
 from incentive.tasks.base import Task
+from incentive.tasks.choice import Choice
 from incentive.tasks.countdown import Countdown
+from incentive.tasks.general import General
+from incentive.tasks.harm import Harm
+from incentive.tasks.instruct import Instruct
 from incentive.tasks.jsonl import Jsonl, TaskError
 from incentive.tasks.logic import Logic
+from incentive.tasks.program import Program
 
 SHIPPED: dict[str, Task] = {
     t.name: t
@@ -22,6 +27,20 @@ SHIPPED: dict[str, Task] = {
         Countdown("countdown5", 5, 10),
         Arithmetic(),
         Logic(),
+        Choice(),
+        Program(),
+        Instruct(),
+        General(),
+        Harm(),
+        Countdown("countdown3-zh", 3, 40, language="zh"),
+        Countdown("countdown4-zh", 4, 15, language="zh"),
+        Arithmetic("arithmetic-zh", language="zh"),
+        Logic("logic-zh", "zh"),
+        Choice("choice-zh", "zh"),
+        Program("program-zh", "zh"),
+        Instruct("instruct-zh", "zh"),
+        General("general-zh", "zh"),
+        Harm("harm-zh", "zh"),
     )
 }
 
