@@ -86,7 +86,7 @@ _FORMULA = re.compile(
 _TEXT_IN_FORMULA = re.compile(r"(\\(?:text|mbox|textbf|textit|textrm|mathrm|operatorname)\{[^{}]*\})")
 _COMMAND = re.compile(r"\\(?:begin|end)\{[A-Za-z]{1,12}\*?\}|\\([A-Za-z]+)")
 _COMMANDS = frozenset(
-    "frac dfrac tfrac sqrt sum prod int lim log ln exp sin cos tan cot sec csc arcsin arccos arctan min max gcd lcm mod "
+    "frac dfrac tfrac sqrt sum prod int lim log ln exp sin cos tan cot sec csc arcsin arccos arctan min max gcd lcm mod "  # noqa: SIM905
     "bmod pmod cdot cdots ldots dots times div pm mp le leq ge geq ne neq lt gt approx equiv sim cong propto to in notin "
     "subset subseteq cup cap setminus emptyset infty partial nabla forall exists implies iff rightarrow leftarrow "
     "Rightarrow Leftarrow Leftrightarrow mapsto quad qquad left right big Big bigg Bigg binom dbinom choose boxed text "
