@@ -16,7 +16,8 @@ from functools import cached_property
 import numpy as np
 
 from incentive import measure
-from incentive.language import CONSISTENT, code_block, language_share
+from incentive.config import Readable
+from incentive.language import code_block, language_share
 from incentive.records import Problem
 
 _UNIT = re.compile(
@@ -33,19 +34,7 @@ def units(text: str, signs: bool = False) -> list[str]:
 
 # Readable
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """From where on a thought is not readable. A share of `repeated` or `lines` beyond 1 switches that filter off."""
-
-    run: int = 10  # words and signs of a run that may not come again ...
-    repeated: float = 0.3  # ... in more than this share of all runs
-    lines: float = 0.3  # share of lines that have stood there before; tries count as lines
-    language: float = CONSISTENT  # least share of target-language words
-    paragraph: int = 1200  # characters between two blank lines
-    code_lines: int = 3  # lines of code in a row that make a block; a fence is one
-    shortest: int = 1  # characters of the whole thought
-    longest: int = 100_000
+READABLE = Readable()
 
 
 def repeated_runs(text: str, run: int) -> float:
@@ -62,7 +51,7 @@ def repeated_lines(text: str) -> float:
     return max(same, measure.repeated_tries(measure.tries(text)))
 
 
-def unreadable(thinking: str, limits: Limits = Limits(), language: str | None = None) -> list[str]:
+def unreadable(thinking: str, limits: Readable = READABLE, language: str | None = None) -> list[str]:
     """Every reason why a thought is not readable, in a fixed order; empty where it is.
 
     `length`, `repetition`, `language` (mixed; not where it has no word, or no target is given), `paragraph`, `code`.
@@ -108,26 +97,27 @@ class _Words(dict[str, int]):
 def _runs(texts: Sequence[Sequence[str]], n: int) -> tuple[np.ndarray, np.ndarray]:
     """Hashes of every text's runs of n words, one after the other, and each text's number of them (at least 1).
 
-    A text of fewer words is one run: the whole of it, with its length, so that it equals no run of n.
+    A text of fewer words is one run: the whole of it.
 
     Returns:
         (R,) uint64, (P,) int64.
     """
     known = _Words()
     lengths = np.array([len(t) for t in texts], dtype=np.int64)
-    flat = np.fromiter((known[w] for t in texts for w in t), dtype=np.uint64, count=int(lengths.sum()))
     counts = np.maximum(lengths - n + 1, 1)
-    starts = np.concatenate([[0], np.cumsum(lengths)])[:-1]
-    first = np.concatenate([[0], np.cumsum(counts)])[:-1]
-    at = np.repeat(starts - first, counts) + np.arange(int(counts.sum()))  # where each run begins in `flat`
-    short = np.repeat(lengths < n, counts)
-    ends = np.repeat(starts + lengths, counts)
-    hashes = np.zeros(len(at), dtype=np.uint64)
-    padded = np.concatenate([flat, np.zeros(n, dtype=np.uint64)])
+    flat = np.fromiter((known[w] for t in texts if len(t) >= n for w in t), dtype=np.uint64)
+    rolled = np.zeros(max(len(flat) - n + 1, 0), dtype=np.uint64)
     with np.errstate(over="ignore"):
-        for i in range(n):
-            hashes = hashes * _BASE + np.where(at + i < ends, padded[at + i], np.uint64(0))
-        hashes = _mixed(hashes + np.where(short, np.repeat(lengths + 1, counts).astype(np.uint64), np.uint64(0)))
+        for i in range(n if len(rolled) else 0):
+            rolled = rolled * _BASE + flat[i : i + len(rolled)]
+    whole = np.ones(len(rolled), dtype=bool)  # a run that crosses from one text into the next is none
+    edges = np.cumsum(lengths[lengths >= n])[:-1]
+    for i in range(1, n):
+        whole[edges - i] = False
+    hashes = np.empty(int(counts.sum()), dtype=np.uint64)
+    long = np.repeat(lengths >= n, counts)
+    hashes[long] = _mixed(rolled[whole])
+    hashes[~long] = [known["\x1f".join([*t, str(len(t))])] for t in texts if len(t) < n]
     return hashes, counts
 
 
