@@ -159,19 +159,85 @@ class RL(Section):
     """Rollouts kept on disk: all; those of the last 100 steps; those of every eval step and the last 100."""
 
 
-class Collect(Section):
-    """Rejection sampling: answers of a policy, the right ones kept."""
+class Draw(Section):
+    """Answers of a policy to train problems."""
+
+    tasks: Shares = {"countdown3": 0.5, "countdown4": 0.5}
+    problems: int = Field(1000, gt=0)
+    samples: int = Field(16, gt=0)
+    """Of each problem."""
+    tokens: int = Field(0, ge=0)
+    """Sampled tokens after which it ends; 0: the problems alone end it."""
+    sampling: Sampling = Sampling()
+    engine: Engine = Engine()
+
+
+class Collect(Draw):
+    """Rejection sampling: answers of a policy, the right ones kept. Problems and tokens are those of all rounds together."""
 
     rounds: int = Field(1, gt=0)
     """Times to sample from the latest model, keep what is right, and fine-tune the base on all that was kept."""
-    tasks: Shares = {"countdown3": 0.5, "countdown4": 0.5}
-    problems: int = Field(1000, gt=0)
-    """Of all rounds together."""
-    samples: int = Field(16, gt=0)
-    tokens: int = Field(0, ge=0)
-    """Sampled tokens after which collecting ends, all rounds together and an even share each; 0: the problems alone end it."""
-    sampling: Sampling = Sampling()
-    engine: Engine = Engine()
+
+
+class Readable(Section):
+    """From where on a thought is not readable. The paper names these filters and no thresholds."""
+
+    run: int = Field(10, gt=0)
+    """Words and signs of a run that may not come again ..."""
+    repeated: float = Field(0.3, ge=0, le=1)
+    """... in more than this share of all runs; 1: off."""
+    lines: float = Field(0.3, ge=0, le=1)
+    """Share of lines, or tries, that have stood there before; 1: off."""
+    language: float = Field(0.95, ge=0, le=1)
+    """Least share of words in the prompt's language; 0: off."""
+    paragraph: int = Field(1200, gt=0)
+    """Characters between two blank lines."""
+    code_lines: int = Field(3, gt=0)
+    """Lines of code in a row that make a block; a fence is one."""
+    shortest: int = Field(1, ge=0)
+    """Characters of the whole thought."""
+    longest: int = Field(100_000, gt=0)
+
+
+class Curate(Draw):
+    """Sample, verify, filter, rewrite, deduplicate, decontaminate (paper B.3.2, B.3.3)."""
+
+    readable: Readable = Readable()
+    per_problem: int = Field(0, ge=0)
+    """Answers kept of one problem, the first ones that pass; 0: all."""
+    near: float = Field(0.8, gt=0, le=1)
+    """Similarity from which a row is a near-duplicate; 1: exact ones only."""
+    concurrency: int = Field(1, gt=0)
+    """Calls of a judge or a rewriter beside each other."""
+
+
+class Endpoint(Section):
+    """An OpenAI-compatible chat completions endpoint: a judge, a rewriter."""
+
+    url: str = "http://127.0.0.1:8000/v1"
+    model: str
+    key_env: str = ""
+    """Name of the environment variable that holds the key; empty: none is sent."""
+    temperature: float = Field(0.0, ge=0)
+    max_tokens: int = Field(4096, gt=0)
+    concurrency: int = Field(8, gt=0)
+    """Calls in flight."""
+    retries: int = Field(6, ge=0)
+    """Further tries after a failed call, each after twice the wait."""
+    timeout: float = Field(300.0, gt=0)
+    """Seconds."""
+    price_prompt: float = Field(0.0, ge=0)
+    """US dollars for 1M tokens."""
+    price_completion: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _address(self) -> Endpoint:
+        host = self.url.partition("://")[2].partition("/")[0]
+        if not self.url.startswith(("http://", "https://")) or not host:
+            raise ValueError("url: give the address that ends in /v1, as https://host/v1")
+        if "@" in host:
+            raise ValueError("url: no key in an address; name its environment variable in key_env")
+        return self
 
 
 class SFT(Section):
