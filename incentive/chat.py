@@ -65,6 +65,17 @@ def split(text: str) -> tuple[str, str | None]:
     return thinking, found[-1].strip() if found else None
 
 
+def summary(text: str) -> str:
+    """What a reader gets of a response: all that stands after the thinking, without the answer's tags.
+
+    Empty where a thought is opened and not closed. A text without thinking is all summary.
+    """
+    shown = text.rpartition(END_THINK)[2].partition(THINK)[0]
+    for tag in (ANSWER, END_ANSWER):
+        shown = shown.replace(tag, "")
+    return shown.strip()
+
+
 def well_formed(text: str) -> bool:
     """Exactly one thinking block, then exactly one answer block, and nothing else (paper 2: format reward)."""
     if any(text.count(tag) != 1 for tag in TAGS):  # first: on many tags the pattern would take long
