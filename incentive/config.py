@@ -186,7 +186,7 @@ class RewardModel(Section):
 
     kind: Literal["pairwise", "pointwise"] = "pairwise"
     """pairwise: which of two answers is better (helpful); pointwise: is this answer safe."""
-    scores: Literal["summary", "response"]
+    scores: Literal["summary", "response"] = "summary"
     """What is read of an answer: the summary after the thinking, or all of it. The paper's, where it is not given: the
     summary for pairs, the response for labels."""
     epochs: int = Field(1, gt=0)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSES
 
+from incentive import chat
 from incentive.model.checkpoint import SCORE, CheckpointError, Policy, open_checkpoint, save_model
 from incentive.model.lean import Lean, supports
 from incentive.model.plain import Plain
@@ -36,6 +37,11 @@ class Reading:
     scores: Literal["summary", "response"]
     template: str
     centre: float = 0.0
+
+    def text(self, tokenizer: PreTrainedTokenizerBase, prompt: str | list[dict[str, str]], response: str) -> str:
+        """What the model reads: the prompt in its template, then the summary or the whole response."""
+        answer = chat.summary(response) if self.scores == "summary" else response
+        return chat.render(self.template, prompt, tokenizer) + answer
 
 
 class Scored(nn.Module):
