@@ -249,6 +249,31 @@ class SFT(Section):
     learner: Learner = Learner()
 
 
+class RewardModel(Section):
+    """A reward model: a scalar head on a policy, from pairs of answers or from labels (paper 2.2.2: batch 256, learning
+    rate 6e-6, one epoch, at most 8,192 tokens)."""
+
+    kind: Literal["pairwise", "pointwise"] = "pairwise"
+    """pairwise: which of two answers is better (helpful); pointwise: is this answer safe."""
+    scores: Literal["summary", "response"] = "summary"
+    """What is read of an answer: the summary after the thinking, or all of it. The paper's, where it is not given: the
+    summary for pairs, the response for labels."""
+    epochs: int = Field(1, gt=0)
+    batch: int = Field(256, gt=0)
+    """Pairs, or labelled answers, of one update."""
+    max_tokens: int = Field(8192, gt=1)
+    """Longer rows are left out of training and held-out figures, and counted. A reward has no such limit."""
+    optim: Optim = Optim(learning_rate=6e-6)
+    learner: Learner = Learner()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_in_the_paper(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "scores" in data:
+            return data
+        return {**data, "scores": "response" if data.get("kind") == "pointwise" else "summary"}
+
+
 class Eval(Section):
     """Final evaluation; the paper's sampling (temperature 0.6, top-p 0.95) is the headline."""
 
