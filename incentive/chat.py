@@ -84,9 +84,16 @@ def well_formed(text: str) -> bool:
     return found is not None and bool(found["answer"].strip())
 
 
-def perfect(thinking: str, answer: str) -> str:
+def summarised(text: str) -> bool:
+    """As `well_formed`, with a summary for the reader between the thinking and the answer (paper 4.1)."""
+    head, _, tail = text.partition(END_THINK)
+    between, _, rest = tail.partition(ANSWER)
+    return bool(between.strip()) and well_formed(f"{head}{END_THINK}{ANSWER}{rest}")
+
+
+def perfect(thinking: str, answer: str, summary: str = "") -> str:
     """A response in the required form."""
-    return f"{THINK}{thinking}{END_THINK}{ANSWER}{answer}{END_ANSWER}"
+    return f"{THINK}{thinking}{END_THINK}{summary}{ANSWER}{answer}{END_ANSWER}"
 
 
 Render = Callable[[str | list[dict[str, str]]], str]

@@ -37,6 +37,11 @@ def format_(problem: Problem, samples: list[Sample]) -> list[float | None]:  # n
     return [1.0 if s.stop == "stop" and chat.well_formed(s.text) else 0.0 for s in samples]
 
 
+def summarised(problem: Problem, samples: list[Sample]) -> list[float | None]:  # noqa: ARG001
+    """The format reward of the stages after R1-Zero: thinking, a summary, the answer."""
+    return [1.0 if s.stop == "stop" and chat.summarised(s.text) else 0.0 for s in samples]
+
+
 def language(problem: Problem, samples: list[Sample]) -> list[float | None]:
     """Share of target-language words in the thinking (paper 4.2, eq. 7); `tags["language"]` names the target.
 
@@ -56,7 +61,9 @@ def coin(problem: Problem, samples: list[Sample]) -> list[float | None]:  # noqa
 
 def shipped(check: Callable[[Problem, str], bool]) -> dict[str, Reward]:
     """The rewards that a recipe can name."""
-    return {"accuracy": accuracy(check), "format": format_, "language": language, "coin": coin}
+    return {
+        "accuracy": accuracy(check), "format": format_, "summarised": summarised, "language": language, "coin": coin,
+    }  # fmt: skip
 
 
 def _print(s: Sample) -> tuple[object, ...]:
