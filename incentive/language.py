@@ -5,7 +5,8 @@ section 11). We chose, and this page is the whole rule:
 
 - A word is told by its script. Each CJK ideograph is a word of Chinese, each run of Latin letters a word of English;
   a run of kana is Japanese (for which ideographs count too), of hangul Korean, of any other letters its own script's.
-- No words are: digits, operators, punctuation, emoji; names of one letter (`x`, but also `I` and `a`); the commands of
+- No words are: digits, operators, punctuation, emoji; names of one letter (`x`, but also `I` and `a`) or of two to four
+  capitals (`AB`, `GCD`) with no Latin word beside them; the commands of
   LaTeX that we know; and the ASCII letters of code and formulas. Letters that touch digits stay words if two or more.
 - Code is a fenced block, inline code, or a line with a mark of code (an assignment, a call, a keyword with its colon, a
   closing `{` or `;`) in which no name stands beside another or a number. Its strings and `#` comments stay text, and so do
@@ -76,6 +77,7 @@ _QUOTED = re.compile(r"""('[^'\n]*'|"[^"\n]*"|#.*)""")
 _BESIDE = re.compile(rf"\b(?!(?:{_KEYWORDS})\b)\w+[ \t]+(?!(?:{_KEYWORDS})\b){_NAME}", re.ASCII)
 _PROSE = re.compile(r"(?<![\w\\])[A-Za-z']+(?:,?[ \t]{1,3}[A-Za-z']+){3}")
 _ASCII = re.compile(r"[A-Za-z]+")
+_CAPITALS = re.compile(r"(?<![A-Za-z\d])(?<![A-Za-z][ ,])[A-Z]{2,4}(?![A-Za-z\d])(?![ ,][A-Za-z])")
 LONGEST_LINE = 400  # characters; a longer line is no line of code
 
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
@@ -146,7 +148,7 @@ def prose(text: str) -> str:
         text = _COMMAND.sub(_command, _FORMULA.sub(_formula, text))
     if _has_code_signs(text):
         text = "\n".join(_bare(line) if is_code(line) else line for line in text.split("\n"))
-    return text
+    return _CAPITALS.sub(" ", text)
 
 
 def code_block(text: str, lines: int = 3) -> bool:

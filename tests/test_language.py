@@ -185,3 +185,14 @@ def test_time_is_linear(piece: str) -> None:
 def test_a_sample_that_was_cut_counts_as_it_stands() -> None:
     cut = replace(sample("<think>对 wait"), stop="length")
     assert rewards.language(Problem("p", "k", "?", "1", {"language": "zh"}), [cut]) == [0.5]
+
+
+def test_the_miniatures_thoughts_are_wholly_in_one_language() -> None:
+    """Letters of people and options, computations and code in backticks are no words; capitals hide no prose."""
+    for thought in (
+        "BD? A 好 B 好 C 好 D 不对 不对 等等\nAC? A 好 对", "3+7=10,10*2=20?46 不对 等等\n3*7=21?21 对",
+        "`x*4 if x<4 else x*6-3`?f(5) 5*6=30,30-3=27?27 好 对", "D 32?A 1 好 B 94 不对 不对 但是\nB 94?A 1 好 对",
+    ):  # fmt: skip
+        assert language_share(thought, "zh") == 1.0, thought
+        assert language_share(thought, "en") == 0.0
+    assert language_share("NO WAIT, TRY AGAIN 对", "zh") < 0.5  # type: ignore[operator]
