@@ -274,6 +274,42 @@ class RewardModel(Section):
         return {**data, "scores": "response" if data.get("kind") == "pointwise" else "summary"}
 
 
+class Prefer(Draw):
+    """Answers for a judge to compare, or for a labeller."""
+
+    samples: int = Field(2, gt=0)
+    calls: int = Field(4, gt=0)
+    """Of the judge on each pair, half of them with the answers the other way round."""
+    threshold: float = Field(1.0, ge=0)
+    """The mean verdict, from -2 to 2, that a pair has to exceed."""
+
+
+class Pipeline(Section):
+    """The stages after R1-Zero, in their order. R1-Zero itself is [rl]."""
+
+    cold: Curate
+    """Cold start: R1-Zero's right and readable answers, rewritten."""
+    dev1: SFT
+    dev2: RL
+    """RL stage 1, with the language reward."""
+    reject: Curate
+    """Rejection sampling from Dev2, with rows that are no reasoning added."""
+    dev3: SFT
+    pairs: Prefer
+    labels: Prefer
+    helpful: RewardModel
+    safety: RewardModel = RewardModel(kind="pointwise")
+    reasoning: RL
+    """RL stage 2, its first part: reasoning prompts alone."""
+    general: RL
+    """RL stage 2, its last part: general prompts and reward models too. Goes on from `reasoning`; max_steps counts both."""
+    general_tasks: Shares
+    """Prompts that reward models score, by share, beside those of `general.tasks`."""
+    rows: int = Field(1000, gt=0)
+    """Rows of general requests and instructions that are added to the large data set."""
+    student: SFT
+
+
 class Eval(Section):
     """Final evaluation; the paper's sampling (temperature 0.6, top-p 0.95) is the headline."""
 
@@ -299,6 +335,9 @@ class Run(Section):
     rl: RL | None = None
     collect: Collect | None = None
     sft: SFT | None = None
+    r1: Pipeline | None = None
+    student: str = ""
+    """The base of the distilled student; empty: no student."""
     eval: Eval | None = None
     threads: int = Field(2, gt=0, le=1024)
     price_per_core_hour: float = Field(0.04, ge=0)

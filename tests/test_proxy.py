@@ -38,7 +38,13 @@ def test_nothing_to_restyle() -> None:
 def test_summarised_is_strict() -> None:
     good = chat.perfect("a", "b", "so")
     assert chat.summarised(good)
-    for bad in (chat.perfect("a", "b"), chat.perfect("a", "b", " "), good + good, good + "x", good.replace("</think>", "")):
+    for bad in (
+        chat.perfect("a", "b"),
+        chat.perfect("a", "b", " "),
+        good + good,
+        good + "x",
+        good.replace("</think>", ""),
+    ):
         assert not chat.summarised(bad), bad
 
 
