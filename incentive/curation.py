@@ -11,7 +11,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
@@ -123,11 +122,12 @@ def _runs(texts: Sequence[Sequence[str]], n: int) -> tuple[np.ndarray, np.ndarra
 
 # Duplicates
 
-RUN, BANDS, ROWS = (
-    5,
-    16,
-    8,
-)  # words of a shingle; 16 bands of 8 rows: a pair alike at 0.8 is met with 95%, at 0.9 always
+RUN, PERMUTATIONS = 5, 128  # words of a shingle; minima of a signature
+
+
+def _rows(threshold: float) -> int:
+    """Minima of a bucket's key: a pair just at the threshold is met with 95% at 0.8, 99% at 0.6 and at 0.3."""
+    return 8 if threshold >= 0.8 else 4 if threshold >= 0.6 else 2
 
 
 def same(text: str) -> str:
@@ -141,22 +141,22 @@ class _Signed:
     """Shingles and MinHash signatures of many texts."""
 
     shingles: list[np.ndarray]  # sorted, distinct uint64
-    signatures: np.ndarray  # (P, BANDS * ROWS) uint32
+    signatures: np.ndarray  # (P, PERMUTATIONS) uint32
 
-    @cached_property
-    def bands(self) -> list[list[bytes]]:
-        """(P, BANDS) keys of the buckets."""
-        raw, width = np.ascontiguousarray(self.signatures).tobytes(), 4 * ROWS
-        step = width * BANDS
-        return [[raw[a + b * width : a + (b + 1) * width] for b in range(BANDS)] for a in range(0, len(raw), step)]
+    def buckets(self, rows: int) -> list[list[bytes]]:
+        """(P, PERMUTATIONS / rows) keys of the buckets that each text is in."""
+        raw, width = np.ascontiguousarray(self.signatures).tobytes(), 4 * rows
+        return [
+            [raw[at : at + width] for at in range(start, start + 4 * PERMUTATIONS, width)]
+            for start in range(0, len(raw), 4 * PERMUTATIONS)
+        ]
 
 
 def _sign(texts: Sequence[str], run: int) -> _Signed:
     hashes, counts = _runs([units(t, signs=True) for t in texts], run)
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    permutations = BANDS * ROWS
-    draws = (_mixed(np.arange(1, 2 * permutations + 1, dtype=np.uint64) * _BASE) >> np.uint64(32)).astype(np.uint32)
-    signatures = np.empty((len(texts), permutations), dtype=np.uint32)
+    draws = (_mixed(np.arange(1, 2 * PERMUTATIONS + 1, dtype=np.uint64) * _BASE) >> np.uint64(32)).astype(np.uint32)
+    signatures = np.empty((len(texts), PERMUTATIONS), dtype=np.uint32)
     short = (hashes >> np.uint64(32)).astype(np.uint32)  # twice as fast as 64 bits, and the exact similarity decides
     step = 1 << 16  # shingles at once: they stay in the cache
     at = 0
@@ -165,7 +165,7 @@ def _sign(texts: Sequence[str], run: int) -> _Signed:
         mine, own = short[starts[at] : starts[end]], starts[at:end] - starts[at]
         values = np.empty_like(mine)
         with np.errstate(over="ignore"):
-            for p in range(permutations):
+            for p in range(PERMUTATIONS):
                 np.multiply(mine, draws[2 * p] | np.uint32(1), out=values)
                 np.add(values, draws[2 * p + 1], out=values)
                 signatures[at:end, p] = np.minimum.reduceat(values, own)
@@ -193,9 +193,10 @@ def near_duplicates(
     """
     every = [*known, *texts]
     signed = _sign(every, run)
-    buckets: list[dict[bytes, list[int]]] = [{} for _ in range(BANDS)]
+    rows = _rows(threshold)
+    buckets: list[dict[bytes, list[int]]] = [{} for _ in range(PERMUTATIONS // rows)]
     out: list[int | None] = []
-    for i, keys in enumerate(signed.bands):
+    for i, keys in enumerate(signed.buckets(rows)):
         met: set[int] = set()
         for bucket, key in zip(buckets, keys, strict=True):
             met.update(bucket.get(key, ()))
@@ -213,7 +214,7 @@ def _nearest(signed: _Signed, i: int, met: list[int], threshold: float) -> int |
     if not met:
         return None
     near = (signed.signatures[met] == signed.signatures[i]).mean(1)
-    slack = 4 * (threshold * (1 - threshold) / (BANDS * ROWS)) ** 0.5
+    slack = 4 * (threshold * (1 - threshold) / PERMUTATIONS) ** 0.5
     own = signed.shingles[i]
     for j, share in zip(met, near, strict=True):
         if share >= threshold - slack and _alike(own, signed.shingles[j]) >= threshold:

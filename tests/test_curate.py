@@ -53,9 +53,26 @@ class Any_:
 
 TASK = Mixture({"any": Any_(), "other": Any_("other", "code")}, {"any": 0.5, "other": 0.5})
 SECTION: dict[str, Any] = {
-    "tasks": {"any": 0.5, "other": 0.5}, "problems": 160, "samples": 4, "sampling": {"max_tokens": 60},
-    "readable": {"repeated": 1.0, "lines": 1.0, "shortest": 0},
-}  # fmt: skip
+    "tasks": {"any": 0.5, "other": 0.5},
+    "problems": 160,
+    "samples": 4,
+    "sampling": {"max_tokens": 24},
+}
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """The tiny model after it has learnt the form from rows."""
+    folder, rng = tmp_path_factory.mktemp("policy"), Random(0)
+    texts = [
+        chat.perfect(rng.choice(["so", "wait", "again no"]), str(rng.randrange(10 ** rng.randint(1, 4))))
+        for _ in range(400)
+    ]
+    write_lines(folder / "rows/1.jsonl.zst", [{"prompt": f"say {rng.randrange(10**9)}", "response": t} for t in texts])
+    (folder / "sft").mkdir()
+    optim = config.Optim(optimizer="muon", learning_rate=2e-2)
+    section = config.SFT(epochs=4, tokens_per_step=600, optim=optim)
+    return sft(Stage(folder / "sft"), section, Artifact("weights", tiny_model), (rows_at(folder / "rows"),)).path
 
 
 def ended(problem: Problem, samples: list[Sample]) -> list[float | None]:
@@ -80,15 +97,15 @@ def kept(artifact: Artifact) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Path, Artifact]:
+def whole(tmp_path_factory: pytest.TempPathFactory, policy: Path) -> tuple[Path, Artifact]:
     folder = tmp_path_factory.mktemp("curate") / "run"
-    return folder, make(folder, tiny_model)
+    return folder, make(folder, policy)
 
 
 def test_what_is_kept_is_right_and_counted(whole: tuple[Path, Artifact]) -> None:
     folder, artifact = whole
     found, results = kept(artifact), json.loads((folder / "cold/results.json").read_text())
-    assert len(found) >= 5
+    assert len(found) >= 50
     for row in found:
         answer = chat.split(row["response"])[1]
         assert answer
@@ -99,14 +116,14 @@ def test_what_is_kept_is_right_and_counted(whole: tuple[Path, Artifact]) -> None
     assert (total["problems"], total["samples"], total["added"]) == (160, 640, 0)
     assert total["rows"] == len(found) == artifact.meta["kept"]
     assert total["rows"] + sum(total["dropped"].values()) == 640
-    assert total["dropped"]["wrong"] > 500
+    assert total["dropped"]["wrong"] > 50
     for key in ("rows", "samples", "problems", "tokens"):
         assert sum(d[key] for d in results["domains"].values()) == total[key]
     assert total["tokens"] == sum(r["tokens"] for r in found)
     assert total["turns"] == 1
     recorded = rows(folder / "cold")
     assert [r["step"] for r in recorded] == [1, 2, 3]
-    assert sum(r["kept"] for r in recorded) == len(found)
+    assert sum(r["kept"] for r in recorded) == len(found) + total["dropped"].get("duplicate", 0)
     text = (folder / "cold/results.md").read_text()
     assert text == markdown(results)
     assert f"| **total** | {len(found)} | 1.0 |" in text
@@ -114,26 +131,26 @@ def test_what_is_kept_is_right_and_counted(whole: tuple[Path, Artifact]) -> None
 
 @pytest.mark.parametrize("after", [1, 2])
 def test_stopped_anywhere_it_goes_on_to_the_same(
-    after: int, whole: tuple[Path, Artifact], tmp_path: Path, tiny_model: Path
+    after: int, whole: tuple[Path, Artifact], tmp_path: Path, policy: Path
 ) -> None:
     with pytest.raises(Stopped, match=f"stopped at step {after}"):
-        make(tmp_path / "run", tiny_model, Asked("cold", after))
+        make(tmp_path / "run", policy, Asked("cold", after))
     stage = tmp_path / "run/cold"
     write_lines(stage / "batches/000007.jsonl.zst", [{"tokens": 1, "rows": 0, "counts": {}}])  # after a gap: forgotten
     Stage(stage).record({"step": after + 1, "kept": 1})  # of a batch that a kill cut off
-    make(tmp_path / "run", tiny_model)
+    make(tmp_path / "run", policy)
     assert rows(stage) == rows(whole[0] / "cold")
     assert files(stage) == files(whole[0] / "cold")
     for name in ("results.json", "results.md", "dataset/000001.jsonl.zst"):
         assert (stage / name).read_bytes() == (whole[0] / "cold" / name).read_bytes(), name
 
 
-def test_tokens_end_it(tmp_path: Path, tiny_model: Path) -> None:
-    make(tmp_path / "run", tiny_model, section={"tokens": 100})
+def test_tokens_end_it(tmp_path: Path, policy: Path) -> None:
+    make(tmp_path / "run", policy, section={"tokens": 100})
     assert len(rows(tmp_path / "run/cold")) == 1
 
 
-def test_rewrites_are_checked_again(tmp_path: Path, tiny_model: Path) -> None:
+def test_rewrites_are_checked_again(tmp_path: Path, policy: Path) -> None:
     asked: list[str] = []
 
     def rewrite(problem: Problem, response: str) -> str | None:
@@ -142,11 +159,11 @@ def test_rewrites_are_checked_again(tmp_path: Path, tiny_model: Path) -> None:
         return [
             None,
             chat.perfect("so", "odd"),
-            chat.perfect("```\nx\n```", "even"),
+            chat.perfect("```\nx = 1\ny = 2\n```", "even"),
             chat.perfect(f"I see {problem.key}", "even"),
         ][kind]
 
-    artifact = make(tmp_path / "run", tiny_model, rewrite=rewrite, section={"concurrency": 3})
+    artifact = make(tmp_path / "run", policy, rewrite=rewrite, section={"concurrency": 3})
     total = json.loads((tmp_path / "run/cold/results.json").read_text())["total"]
     assert {r["response"].partition("I see")[0] for r in kept(artifact)} == {"<think>"}
     again = total["rows"] + sum(
@@ -157,22 +174,22 @@ def test_rewrites_are_checked_again(tmp_path: Path, tiny_model: Path) -> None:
     assert all(total["dropped"].get(f"rewrite: {k}") for k in ("none", "wrong", "code"))
 
 
-def test_a_judge_where_no_rule_checks(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_judge_where_no_rule_checks(tmp_path: Path, policy: Path) -> None:
     def judge(problem: Problem, answer: str) -> bool | None:
         return None if len(answer) % 3 == 0 else True
 
-    artifact = make(tmp_path / "run", tiny_model, judges={"other": judge})
+    artifact = make(tmp_path / "run", policy, judges={"other": judge})
     results = json.loads((tmp_path / "run/cold/results.json").read_text())
     assert results["domains"]["code"]["dropped"]["ungraded"] > 0
     assert "ungraded" not in results["domains"]["math"]["dropped"]
     lengths = {len(chat.split(r["response"])[1] or "") for r in kept(artifact) if r["domain"] == "code"}
     assert any(n % 2 for n in lengths)
     with pytest.raises(RunError, match="a judge for poems, which is no task"):
-        make(tmp_path / "other", tiny_model, judges={"poems": judge})
+        make(tmp_path / "other", policy, judges={"poems": judge})
 
 
 def test_other_rows_are_added_and_everything_is_cleaned(
-    whole: tuple[Path, Artifact], tmp_path: Path, tiny_model: Path
+    whole: tuple[Path, Artifact], tmp_path: Path, policy: Path
 ) -> None:
     mine = kept(whole[1])
     poem = "Write a few words about the sea and the wind that moves over it today"
@@ -191,7 +208,7 @@ def test_other_rows_are_added_and_everything_is_cleaned(
     ]
     write_lines(tmp_path / "more/1.jsonl.zst", more)
     held = Held.of({"facts": [Problem("x", "jsonl:1", test, "Paris")], "own": [Problem("y", mine[1]["key"], "?", "1")]})
-    artifact = make(tmp_path / "run", tiny_model, data=(rows_at(tmp_path / "more"),), held=held)
+    artifact = make(tmp_path / "run", policy, data=(rows_at(tmp_path / "more"),), held=held)
     results = json.loads((tmp_path / "run/cold/results.json").read_text())
     left = kept(artifact)
     assert [r["prompt"] for r in left if r["domain"] in ("writing", "general")] == [poem, chatter]
@@ -219,13 +236,13 @@ def test_faulty_rows_are_named(tmp_path: Path) -> None:
             rows_at(tmp_path)
 
 
-def test_nothing_left_is_an_error_with_the_reasons(tmp_path: Path, tiny_model: Path) -> None:
-    with pytest.raises(RunError, match=r"no row to learn from \(wrong \d+"):
-        make(tmp_path / "run", tiny_model, section={"problems": 8, "readable": {"shortest": 10_000}})
+def test_nothing_left_is_an_error_with_the_reasons(tmp_path: Path, policy: Path) -> None:
+    with pytest.raises(RunError, match=r"no row to learn from \((wrong|length) \d+, "):
+        make(tmp_path / "run", policy, section={"problems": 8, "readable": {"shortest": 10_000}})
 
 
-def test_sft_learns_from_rows_and_from_rollouts(whole: tuple[Path, Artifact], tmp_path: Path, tiny_model: Path) -> None:
-    _, tokenizer = load_policy(tiny_model)
+def test_sft_learns_from_rows_and_from_rollouts(whole: tuple[Path, Artifact], tmp_path: Path, policy: Path) -> None:
+    _, tokenizer = load_policy(policy)
     folder, artifact = whole
     found = examples_of(artifact.path, tokenizer)
     assert len(found) == artifact.meta["kept"]
@@ -236,14 +253,16 @@ def test_sft_learns_from_rows_and_from_rollouts(whole: tuple[Path, Artifact], tm
         assert tokenizer.decode(example.ids[example.mask]) == row["response"] + tokenizer.eos_token
         if (same := rolled.get(example.ids.tobytes())) is not None:
             assert np.array_equal(same.mask, example.mask)
-    section = config.SFT(epochs=1, tokens_per_step=256)
+    section = config.SFT(epochs=1, tokens_per_step=4096)
+    for name in ("sft", "sft2", "sft3"):
+        (tmp_path / name).mkdir()
     rollouts = Artifact("dataset", folder / "cold/rollouts")
-    made = sft(Stage(tmp_path / "sft"), section, Artifact("weights", tiny_model), (artifact, rollouts))
+    made = sft(Stage(tmp_path / "sft"), section, Artifact("weights", policy), (artifact, rollouts))
     assert made.meta["rows"] == len(found) + sum(
         len(g.samples) for n in (1, 2, 3) for g in Stage(folder / "cold").read_rollouts(n)
     )
     write_lines(tmp_path / "long/1.jsonl.zst", [{"prompt": "x", "response": "a b c " * 400}])
     with pytest.raises(RunError, match=r"1 of 1 rows are longer than the model's context of 512 tokens"):
-        sft(Stage(tmp_path / "sft2"), section, Artifact("weights", tiny_model), (rows_at(tmp_path / "long"),))
+        sft(Stage(tmp_path / "sft2"), section, Artifact("weights", policy), (rows_at(tmp_path / "long"),))
     with pytest.raises(RunError, match="no row to learn from"):
-        sft(Stage(tmp_path / "sft3"), section, Artifact("weights", tiny_model), ())
+        sft(Stage(tmp_path / "sft3"), section, Artifact("weights", policy), ())

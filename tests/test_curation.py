@@ -26,7 +26,7 @@ from incentive.tasks import SHIPPED
 from incentive.tasks.jsonl import content
 
 RNG = random.Random(4)
-WORDS = [f"word{i}" for i in range(3000)]
+WORDS = ["".join(RNG.choice("abcdefghij") for _ in range(6)) for _ in range(3000)]
 
 
 def text(n: int) -> str:
@@ -41,7 +41,7 @@ GOOD = "3+7=10,10*2=20?25 no wait\n7+2=9,9*3=27?25 no\n10*2=20,20+5=25?25 yes"
 def test_a_plain_thought_is_readable() -> None:
     assert unreadable(GOOD, language="en") == []
     assert unreadable("先看题目。\n3+7=10?25 不对 等等\n10+15=25?25 对", language="zh") == []
-    assert unreadable("I look at both numbers.\n\nTheir sum is 12, which is not 25. " * 2, language="en") == []
+    assert unreadable("I look at both numbers.\n\nTheir sum is 12, which is not 25. ", language="en") == []
     assert unreadable("3+7=10", language="zh") == []  # no word, no language
 
 
@@ -55,7 +55,7 @@ def test_a_plain_thought_is_readable() -> None:
         ("3+7=10?25 no\nwait 3+7 = 10?25 no\nhmm 3+7=10?25", "repetition"),  # the same tries in other lines
         ("3+7=10?25 不对 wait no", "language"),
         ("一 二 三 not", "language"),
-        (text(180), "paragraph"),
+        (text(200), "paragraph"),
         ("we try\n```python\nx = 1\n```\nand see", "code"),
         ("def f(x):\n    y = x + 1\n    return y", "code"),
     ],
@@ -92,7 +92,7 @@ def test_any_thought(thinking: str) -> None:
 def changed(words: str, n: int) -> str:
     found = words.split()
     for i in RNG.sample(range(len(found)), n):
-        found[i] = f"other{RNG.randrange(10**6)}"
+        found[i] = f"x{RNG.choice(WORDS)}{RNG.choice(WORDS)}"
     return " ".join(found)
 
 
@@ -111,11 +111,11 @@ def test_near_duplicates_against_all_pairs() -> None:
     assert not any(s and not t for s, t in zip(said, truth, strict=True))  # the exact similarity decides
     assert sum(s and t for s, t in zip(said, truth, strict=True)) >= 0.93 * sum(truth)
     assert all(x in (None, i) for i, x in enumerate(found[150:]))
-    assert 60 < sum(truth) < 140
+    assert 40 < sum(truth) < 110
 
 
 def test_the_first_stays_and_only_kept_texts_count() -> None:
-    a = text(60)
+    a = text(120)
     chain = [a, changed(a, 2), a, "", "", "short", "Short!", "x"]
     assert near_duplicates(chain) == [None, 0, 0, None, 3, None, None, None]
     assert near_duplicates(chain, known=[a], among=False)[:3] == [0, 0, 0]
@@ -123,6 +123,16 @@ def test_the_first_stays_and_only_kept_texts_count() -> None:
     assert near_duplicates([]) == []
     assert same(" a\n b ") == same("a b")
     assert same("e\u0301") == same("é")
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.6, 0.8, 0.9])
+def test_pairs_are_met_at_any_threshold(threshold: float) -> None:
+    originals = [text(60) for _ in range(100)]
+    copies = [changed(t, 1 + i % 4) for i, t in enumerate(originals)]
+    truth = [jaccard(a, b) >= threshold for a, b in zip(originals, copies, strict=True)]
+    found = near_duplicates(copies, threshold, originals, among=False)
+    assert sum(f is not None for f in found) >= 0.9 * sum(truth)
+    assert all(t for f, t in zip(found, truth, strict=True) if f is not None)
 
 
 @settings(max_examples=50)
@@ -224,4 +234,4 @@ def test_hashes_are_the_same_everywhere() -> None:
 
     hashes, counts = _runs([["a", "b", "c", "不"], ["a"], []], 3)
     assert counts.tolist() == [2, 1, 1]
-    assert hashes.tolist() == []
+    assert hashes.tolist() == [5853666015111585649, 15991847386815777718, 13924241962069754241, 8493733112532773764]
