@@ -123,8 +123,8 @@ def _snapshot(source: Source) -> tuple[Path, str]:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", source.id):
         raise TaskError(f"{source.id}: no such file or folder, and no data set's id (owner/name)")
     try:
-        from huggingface_hub import snapshot_download
         from huggingface_hub import errors as hub
+        from huggingface_hub import snapshot_download
     except ImportError:
         raise TaskError(
             "reading from the Hub needs huggingface_hub\nInstall it: pip install 'incentive[hub]'"
@@ -443,4 +443,4 @@ def named(name: str) -> Hub:
     wrong = tuple(filter(None, given.pop("wrong", "").split(",")))
     path, _, revision = place.partition("@")
     source = Source(path, revision or "main", files, split)
-    return Hub(source, Fields(**given, wrong=wrong), name=name, hold=hold)  # type: ignore[arg-type]
+    return Hub(source, Fields(**given, wrong=wrong), name=name, hold=hold)
