@@ -52,9 +52,9 @@ _WORD = re.compile(r"\w+")
 _CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _CAPITAL = re.compile(r"[^\W_]+(?:[-.&][^\W_]+)*")
 _END = re.compile(r"(?<![.!?])[.!?]+[\"'”’)\]*]*(?=\s|$)|(?<![。！？])[。！？]+[”’」』）]*")
-_SHORT = frozenset(  # noqa: SIM905  (a list of its words would be longer)
-    "mr mrs ms dr prof st sr jr vs etc e.g i.e cf fig no vol inc ltd co corp dept gen col capt lt sgt rev hon mt jan feb "
-    "mar apr jun jul aug sep sept oct nov dec u.s u.k u.n a.m p.m ph.d approx".split()
+_SHORT = (
+    " mr mrs ms dr prof st sr jr vs etc e.g i.e cf fig no vol inc ltd co corp dept gen col capt lt sgt rev hon mt jan feb mar apr "
+    "jun jul aug sep sept oct nov dec u.s u.k u.n a.m p.m ph.d approx "
 )
 
 
@@ -72,7 +72,7 @@ def sentences(text: str) -> int:
         word, rest = last[0].lstrip("([\"'“‘").lower(), text[end.end() : end.end() + 40].lstrip()
         one_stop = end.group().rstrip("\"'”’)]*") == "."
         initial = len(word) == 1 and word.isalpha() and word != "i"
-        if one_stop and (word in _SHORT or initial or (word.isdecimal() and len(word) < 3 and rest)):
+        if one_stop and (f" {word} " in _SHORT or initial or (word.isdecimal() and len(word) < 3 and rest)):
             continue
         if rest[:1].islower():
             continue
@@ -122,9 +122,10 @@ def _letters(text: str, letter: str, let_frequency: int, let_relation: Relation)
     return compared(text.lower().count(letter.lower()), let_relation, int(let_frequency))
 
 
-_LANGUAGES = tuple(  # those that the official program tells apart, less Somali, which py3langid does not know
+# those that the official program tells apart, less Somali, which py3langid does not know
+_LANGUAGES = (
     "af ar bg bn ca cs cy da de el en es et fa fi fr gu he hi hr hu id it ja kn ko lt lv mk ml mr ne nl no pa pl pt ro ru "
-    "sk sl sq sv sw ta te th tl tr uk ur vi zh".split()
+    "sk sl sq sv sw ta te th tl tr uk ur vi zh"
 )
 
 
@@ -136,7 +137,9 @@ def language_of(text: str) -> str | None:
     """
     from incentive.langid import identify
 
-    return identify(text.lower()[:20_000], _LANGUAGES) if any(c.isalpha() for c in text[:20_000]) else None
+    return (
+        identify(text.lower()[:20_000], tuple(_LANGUAGES.split())) if any(c.isalpha() for c in text[:20_000]) else None
+    )
 
 
 def _language(text: str, language: str) -> bool:
@@ -311,9 +314,7 @@ class Followed:
 def judge(constraints: Iterable[Constraint], text: str) -> Followed:
     """Every instruction of a prompt against one answer."""
     wanted, texts = list(constraints), variants(text)
-    return Followed(
-        tuple(follows(c, text) for c in wanted), tuple(any(follows(c, t) for t in texts) for c in wanted)
-    )
+    return Followed(tuple(follows(c, text) for c in wanted), tuple(any(follows(c, t) for t in texts) for c in wanted))
 
 
 def from_ifeval(ids: Sequence[str], kwargs: Sequence[dict[str, Any] | None]) -> tuple[Constraint, ...]:
@@ -328,5 +329,6 @@ def from_ifeval(ids: Sequence[str], kwargs: Sequence[dict[str, Any] | None]) -> 
     if unknown:
         raise ConstraintError(f"unknown instruction {unknown[0]!r}")
     return tuple(
-        Constraint(x, {k: v for k, v in (given or {}).items() if v is not None}) for x, given in zip(ids, kwargs, strict=True)
+        Constraint(x, {k: v for k, v in (given or {}).items() if v is not None})
+        for x, given in zip(ids, kwargs, strict=True)
     )
