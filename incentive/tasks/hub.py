@@ -214,6 +214,10 @@ class Fault(ValueError):
     """A row that is no problem; the reason is counted."""
 
 
+class Skip(Fault):
+    """A row that is meant to be left out, as one outside the dates of a benchmark."""
+
+
 Reader = Callable[[Row], Item]
 
 
@@ -378,6 +382,7 @@ class Hub(Listed):
         faults: Counter[str] = Counter()
         found: dict[str, Line] = {}
         clash: set[str] = set()
+        skipped = 0
         for n, row in enumerate(table.rows):
             try:
                 item = self.reader(row)
@@ -385,6 +390,7 @@ class Hub(Listed):
                 raise TaskError(self._missing(str(error.args[0]), row, n)) from None
             except Fault as fault:
                 faults[str(fault)] += 1
+                skipped += isinstance(fault, Skip)
                 continue
             key = content(item.question)
             line = Line(
@@ -400,8 +406,8 @@ class Hub(Listed):
             del found[key]
             faults["one question with two answers"] += 1
         self.left_out = dict(faults)
-        bad = sum(n for why, n in faults.items() if why != "the same question again")
-        if bad > len(table.rows) / 2 or not found:
+        bad = sum(n for why, n in faults.items() if why != "the same question again") - skipped
+        if bad > (len(table.rows) - skipped) / 2 or not found:
             why, n = faults.most_common(1)[0]
             raise TaskError(
                 f"{self.source.id}: {n} of {len(table.rows)} rows are no problem: {why}\n"
