@@ -1,0 +1,282 @@
+"""The sandbox: values compared outside, verdicts, and what each tier does with programs right, wrong and hostile."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from incentive.verify import local, values
+from incentive.verify.sandbox import (
+    TIERS,
+    Limits,
+    Program,
+    Sandbox,
+    SandboxDown,
+    SandboxMissing,
+    Test,
+    Verdict,
+    judge,
+    open_sandbox,
+    payload,
+    strongest,
+    tiers,
+)
+
+LIMITS = Limits(seconds=0.4, memory_mib=128, output_kib=16)
+TABLE = {t.name: t for t in tiers()}
+LOCAL = [t for t in TIERS if t != "remote"]
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+keys = st.booleans() | st.integers(-9, 9) | st.text(max_size=3) | st.tuples(st.integers(0, 3))
+plain = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.tuples(inner, inner) | st.dictionaries(keys, inner, max_size=3) | st.sets(keys)
+    ),
+    max_leaves=12,
+)
+
+
+@given(plain)
+def test_a_value_survives_json_and_is_the_same_as_itself(value):
+    data = json.loads(json.dumps(values.encode(value), allow_nan=False))
+    assert values.sound(data)
+    assert values.same(data, data)
+    assert values.same(values.encode(values.decode(data)), data)
+
+
+@given(plain, plain)
+def test_same_agrees_with_a_slow_definition(a, b):
+    def strict(a, b):
+        if type(a) is not type(b) and not (type(a) is list and type(b) is tuple):
+            return False
+        if isinstance(a, float) and math.isnan(a):
+            return math.isnan(b)
+        if isinstance(a, list | tuple):
+            return len(a) == len(b) and all(map(strict, a, b))
+        if isinstance(a, dict):
+            left = [(k, a[k]) for k in a]
+            return len(a) == len(b) and all(any(strict(k, m) and strict(v, b[m]) for m in b) for k, v in left)
+        if isinstance(a, set):
+            return len(a) == len(b) and all(any(strict(x, y) for y in b) for x in a)
+        return a == b
+
+    assert values.same(values.encode(a), values.encode(b)) == strict(a, b)
+
+
+@pytest.mark.parametrize(
+    ("want", "got", "expected"),
+    [
+        (1, True, False), (True, 1, False), (1, 1.0, False), ([1, 2], [1], False), ([1], [1, 2], False), ([], [0], False),
+        ([1, 2], (1, 2), True), ((1, 2), [1, 2], False), ({"a": 1}, {"a": True}, False), ({1: 2}, {"1": 2}, False),
+        ({1, 2}, {2, 1}, True), ({1}, {True}, False), ("1", 1, False), (None, 0, False), (None, "None", False),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True), ({"a": 1}, {"a": 1, "b": 2}, False), ({"a": 1, "b": 2}, {"a": 1}, False),
+        ([[1], [2]], [[1], [2, 3]], False), ("a", "a ", False), (0.1 + 0.2, 0.3, False), (math.inf, -math.inf, False),
+    ],
+)  # fmt: skip
+def test_comparison_is_strict(want, got, expected):
+    assert values.same(values.encode(want), values.encode(got)) is expected
+
+
+def test_tolerance_only_where_asked():
+    near = values.encode([0.1 + 0.2, 2]), values.encode([0.3, 2.0])
+    assert not values.same(*near)
+    assert values.same(*near, tolerance=1e-9)
+    assert not values.same(1, True, tolerance=1.0)
+    assert not values.same(1, 1.1, tolerance=1e-3)
+    assert not values.same(10**400, 1.0, tolerance=1e-3)
+    assert values.same_text("0.30 a", "0.3 a", 1e-6)
+    assert not values.same_text("0.30 a", "0.3 a")
+    assert not values.same_text("1 2 3", "1 2", 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("want", "got", "expected"),
+    [("3\n", "3", True), ("1 \n2\n\n", "1\n2", True), ("1\n2", "1", False), ("1", "1\n2", False), ("1", " 1", False),
+     ("a", "A", False), ("", "\n\n", True), ("1\n\n2", "1\n2", False)],
+)  # fmt: skip
+def test_outputs_are_compared_line_by_line(want, got, expected):
+    assert values.same_text(want, got) is expected
+
+
+class Sly(int):
+    def __eq__(self, other):
+        return True
+
+    __hash__ = int.__hash__
+
+
+def test_only_plain_values_are_encoded():
+    cycle: list = []
+    cycle.append(cycle)
+    twice: list = []
+    for _ in range(60):
+        twice = [twice, twice]
+    for value in (Sly(3), [Sly(3)], object(), b"x", 1j, cycle, twice, ["x" * 100] * 10**6, print, int):
+        with pytest.raises(values.NotPlain):
+            values.encode(value)
+
+
+@pytest.mark.parametrize(
+    "data", [{}, [], ["list", {}], ["dict", [1]], ["dict", 1], ["what", 1], [["list"]], ["float", "1"], ["float"], math.nan, ["list"] * 2 + [[]]]
+)  # fmt: skip
+def test_unsound_data_is_known(data):
+    assert not values.sound(data)
+
+
+# --- verdicts --------------------------------------------------------------------------------------------------------
+
+TWO = Program("", (Test([1], 2), Test([2], 3)), entry="f")
+
+
+@pytest.mark.parametrize(
+    ("results", "outcome", "passed"),
+    [
+        ([["value", 2], ["value", 3]], "pass", 2), ([["value", 2]], "fail", 1), ([], "fail", 0),
+        ([["value", 2], ["value", 4]], "fail", 1), ([["value", 2], ["limit", "time"]], "fail", 1),
+        ([["error", "no"], ["value", 3]], "fail", 1), ([["value", {"a": 1}], ["value", 3]], "fail", 1),
+    ],
+)  # fmt: skip
+def test_verdict_counts_every_test(results, outcome, passed):
+    verdict = judge(TWO, {"results": results, "seconds": 0.5})
+    assert (verdict.outcome, verdict.passed, verdict.total, verdict.seconds) == (outcome, passed, 2, 0.5)
+    assert (verdict.why == "") == (outcome == "pass")
+
+
+def test_what_a_tier_is_told_has_no_output():
+    secret = Program("s", (Test([1], "hidden-output"), Test([2], ["hidden-output"])), entry="f")
+    assert "hidden" not in json.dumps(payload(secret))
+    assert "hidden" not in json.dumps(payload(Program("s", (Test("1", "hidden-output"),))))
+
+
+@pytest.mark.parametrize(
+    ("tests", "entry"),
+    [((), "f"), ((Test([1], 1),), None), ((Test(1, 1),), "f"), ((Test([1], 1),), "f(0) or g"), ((Test([1], 1),), "a.b.c"),
+     ((Test([1], 1),), "lambda"), ((Test([1], 1),), "")],
+)  # fmt: skip
+def test_a_problem_that_cannot_be_meant_is_refused(tests, entry):
+    with pytest.raises(ValueError, match=r"."):
+        Program("", tests, entry)
+
+
+# --- tiers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=LOCAL)
+def box(request) -> Iterator[Sandbox]:
+    tier = TABLE[request.param]
+    if not tier.available:
+        pytest.skip(f"{tier.name}: {tier.why_not}")
+    with open_sandbox(tier.name, workers=1, limits=LIMITS) as box:
+        yield box
+
+
+def one(box: Sandbox, source: str, *tests: Test, entry: str | None = "f") -> Verdict:
+    return box.run([("x", Program(source, tests, entry))])["x"]
+
+
+RIGHT = [
+    ("def f(x): return x + 1", (Test([1], 2), Test([-1], 0)), "f"),
+    ("def f(a, b): return {'sum': a + b, 'both': [a, b]}", (Test([1, 2], {"sum": 3, "both": [1, 2]}),), "f"),
+    ("class S:\n    def go(self, x): return x * 2", (Test([2], 4),), "S.go"),
+    ("def f(x): print('noise'); return x", (Test([[True, None, 'é', 1.5]], [True, None, 'é', 1.5]),), "f"),
+    ("def f(x): return (x, {x})", (Test([1], (1, {1})),), "f"),
+    ("import math\ndef f(x): return math.sqrt(x)", (Test([2], 1.41421356, tolerance=1e-6),), "f"),
+    ("def f(x): return float('nan')", (Test([2], math.nan),), "f"),
+    ("seen = []\ndef f(x):\n    seen.append(x)\n    return len(seen)", (Test([9], 1), Test([9], 2)), "f"),
+    ("a = int(input())\nb = int(input())\nprint(a + b)", (Test("1\n2\n", "3\n"), Test("5\n-5", "0")), None),
+    ("n = int(input('n?'))\nfor i in range(n): print(i, end=' ')", (Test("3", "n?0 1 2"),), None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "tests", "entry"), RIGHT)
+def test_right_programs_pass(box, source, tests, entry):
+    assert one(box, source, *tests, entry=entry).outcome == "pass"
+
+
+WRONG = {
+    "value": "def f(x): return x + 2",
+    "bool": "def f(x): return x == x",
+    "none": "def f(x): pass",
+    "missing": "def g(x): return x + 1",
+    "syntax": "def f(",
+    "raises": "def f(x): raise ValueError('no')",
+    "at once": "raise ValueError('no')",
+    "not a function": "f = 2",
+    "too few": "def f(): return 2",
+    "empty": "",
+    "cycle": "def f(x):\n    a = []\n    a.append(a)\n    return a",
+    "shared": "def f(x):\n    a = []\n    for i in range(60): a = [a, a]\n    return a",
+    "large": "def f(x): return 'a' * 100_000",
+    "huge number": "def f(x): return 7 ** 100_000",
+    "memory": "def f(x): return len('a' * 10**9)",
+    "loop": "def f(x):\n    while True: pass",
+    "loop at once": "while True: pass",
+    "swallows": "def f(x):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass",
+    "recursion": "def f(x): return f(x)",
+    "nul": "def f(x): return 2\0",
+    "surrogate": "def f(x): return '\ud800'",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_programs_fail(box, name):
+    verdict = one(box, WRONG[name], Test([1], 2))
+    assert (verdict.outcome, verdict.passed, verdict.total) == ("fail", 0, 1), verdict
+    assert verdict.why
+
+
+def test_a_limit_ends_the_program_and_the_next_one_runs(box):
+    slow = "def f(x):\n    while x: pass\n    return 2"
+    verdict = one(box, slow, Test([0], 2), Test([1], 2), Test([0], 2))
+    assert (verdict.outcome, verdict.passed) == ("fail", 1)
+    assert verdict.seconds < 3 * LIMITS.seconds
+    assert one(box, "def f(x): return 2", Test([1], 2)).outcome == "pass"
+
+
+def test_output_beyond_the_limit_fails(box):
+    verdict = one(box, "while True: print('x' * 100)", Test("", "x"), entry=None)
+    assert verdict.outcome == "fail"
+
+
+def test_programs_do_not_see_one_another(box):
+    leave = Program("import math\nleft = 1\nmath.left = 1\ndef f(x): return x", (Test([2], 2),), "f")
+    look = "import math\ndef f(x):\n    try:\n        return left\n    except NameError:\n        return hasattr(math, 'left')"
+    found = box.run([("a", leave), ("b", Program(look, (Test([2], False),), "f"))])
+    assert found["b"].outcome == "pass"
+
+
+def test_verdicts_are_keyed_by_id(box):
+    many = [(f"p{i}", Program(f"def f(x): return x + {i % 3}", (Test([1], 2),), "f")) for i in range(30)]
+    found = box.run(many)
+    assert sorted(found) == sorted(id for id, _ in many)
+    assert all((found[f"p{i}"].outcome == "pass") == (i % 3 == 1) for i in range(30))
+
+
+def test_source_beyond_reason_fails(box):
+    assert one(box, "x = 1\n" * 100_000, Test([1], 2)).outcome == "fail"
+
+
+def test_a_tier_that_is_down_is_loud(monkeypatch):
+    box = local.Local("monty", "incentive.verify.monty", "", 1, LIMITS)
+    monkeypatch.setattr(local, "PROBE", Program("def f(x): return 1", (Test([1], 2),), "f"))
+    crash = {"a": None}
+    monkeypatch.setattr(local.Local, "_try", lambda *_: crash)
+    with pytest.raises(SandboxDown, match=r"'monty' is down.*\n.*--resume"), box:
+        box.run([("a", TWO)])
+
+
+def test_missing_tiers_say_what_to_do():
+    with pytest.raises(SandboxMissing, match="no sandbox tier 'docker'"):
+        open_sandbox("docker")
+    assert TABLE["monty"].available
+    assert strongest() in LOCAL
+    assert all(t.does_not_stop for t in TABLE.values())
+    assert all(t.available or t.why_not for t in TABLE.values())
