@@ -480,6 +480,34 @@ def compare(
 
 
 @app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="Checkpoint folder, run directory, or base-mini.", show_default=False)],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="127.0.0.1 answers this machine only.")] = "127.0.0.1",
+    name: Annotated[str | None, typer.Option("--name", help="What clients call it.  [default: the folder's name]")] = None,
+    slots: Annotated[
+        int | None, typer.Option("--slots", min=1, help="Answers written at once.  [default: up to 64, by memory]")
+    ] = None,
+    max_model_len: Annotated[
+        int | None, typer.Option("--max-model-len", min=2, help="Prompt and answer together.  [default: the model's]")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Serve a model under OpenAI's API: /v1/completions, /v1/chat/completions. There is no password: keep it local.
+
+    \b
+    Examples:
+      incentive serve runs/zero-mini
+      incentive serve base-mini --port 8001
+    """
+    with _guarded():
+        from incentive.serve.server import serve as answer
+
+        answer(model, host, port, name, slots, max_model_len, threads, device, _out)
+
+
+@app.command()
 def report(
     directory: Annotated[Path, typer.Argument(help="Run directory, finished or not.", show_default=False)],
 ) -> None:
@@ -494,6 +522,29 @@ def report(
         except ImportError:
             raise RunError("this version of incentive has no report yet") from None
         _out(str(write_report(directory)))
+
+
+@app.command()
+def release(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", help="The bundle's folder.  [default: RUN/release]")] = None,
+    stage: Annotated[str | None, typer.Option(help="Whose model.  [default: the last that made one]")] = None,
+    evals: Annotated[
+        list[Path] | None, typer.Option("--eval", help="Folder of `incentive eval --suite` on this model; repeatable.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option("--license", help="SPDX name.  [default: the base's]")] = None,
+) -> None:
+    """Bundle a run's model for others: checkpoint, model card, results, manifest with hashes; then check the bundle.
+
+    \b
+    Examples:
+      incentive release runs/zero-mini
+      incentive release runs/zero-mini --eval evals/zero-mini-mini --out zero-mini
+    """
+    with _guarded():
+        from incentive.release import release as bundle
+
+        bundle(directory, out, stage, evals, licence, _out)
 
 
 @app.command()

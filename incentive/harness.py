@@ -24,7 +24,6 @@ from incentive.tasks.base import Task
 from incentive.tasks.hub import Hub
 
 PROBLEMS = 0  # seed of the miniature's problems: the same for every model, so that models can be paired
-CACHE_SHARE = 0.4  # of the free memory, for keys and values
 
 
 def evaluate(
@@ -165,16 +164,8 @@ def _slots(policy: Any, tokens: int, path: Path) -> int:
     samples in the same batches."""
     if path.exists():
         return int(json.loads(path.read_text(encoding="utf-8"))["max_num_seqs"])
-    import psutil
-    import torch
+    from incentive.engine import rows_that_fit
 
-    config = policy.config.get_text_config()
-    heads = config.num_attention_heads
-    kv = getattr(config, "num_key_value_heads", None) or heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    row = 2 * config.num_hidden_layers * kv * width * 4 * tokens  # bytes
-    weight = next(policy.parameters())
-    free = torch.cuda.mem_get_info(weight.device)[0] if weight.is_cuda else psutil.virtual_memory().available
-    slots = max(1, min(256, int(CACHE_SHARE * free) // row))
+    slots = rows_that_fit(policy, tokens, 256)
     write_json(path, {"max_num_seqs": slots})
     return slots
