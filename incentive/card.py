@@ -23,7 +23,7 @@ def text(found: RunFiles, made: str, manifest: dict[str, Any], results: dict[str
         "## Safety\n\n" + _safety(results),
         "## Data and lineage\n\n" + _lineage(manifest, base),
         "## Cost\n\n" + _cost(found),
-        "## Made by\n\n" + _commands(found, manifest, made),
+        "## Made by\n\n" + _commands(found, made),
         f"## Licence\n\n{licence}, as its base `{base}` states or as whoever released it gave. `manifest.json` names every input.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -146,7 +146,7 @@ def _cost(found: RunFiles) -> str:
     return f"All stages of the run, evaluations too, on {found.cores} cores ({cpu}). The base's own making is not in it.\n\n| | |\n|---|---|\n{rows}"
 
 
-def _commands(found: RunFiles, manifest: dict[str, Any], made: str) -> str:
+def _commands(found: RunFiles, made: str) -> str:
     e = found.environment
     version = f"incentive {e.get('incentive')}" + (f" at commit `{e['commit']}`" if e.get("commit") else "")
     return (

@@ -167,7 +167,7 @@ def test_ifeval(tmp_path: Path) -> None:
 
 
 def test_a_wrong_suite_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="did you mean
+    with pytest.raises(ConfigError, match="did you mean 'aime24'"):
         suites.find("aim24")
     with pytest.raises(TaskError, match="no column 'problem'"):
         suites.find("aime24").load(jsonl(tmp_path / "a.jsonl", [{"question": "x", "answer": "1"}]))
