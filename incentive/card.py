@@ -122,7 +122,7 @@ def _safety(results: dict[str, Any]) -> str:
 def _lineage(manifest: dict[str, Any], base: str) -> str:
     rows = []
     for s in manifest["stages"]:
-        data = ", ".join(f"{k}: {v}" for k, v in s["data"].items()) or "none"
+        data = ", ".join(f"{k}: {_listed(v)}" for k, v in s["data"].items()) or "none"
         frm = ", ".join(f"`{m}`" if len(str(m)) != 16 else f"`{base}` ({m})" for m in s["made_from"]) or "nothing"
         rows.append(f"| {s['stage']} | {s['kind']} | {frm} | {data} |")
     return (
@@ -131,6 +131,10 @@ def _lineage(manifest: dict[str, Any], base: str) -> str:
         + "\n\nReinforcement learning saw problems and checks of "
         "their answers, and no reasoning written by a person. Keys, settings and hashes: `manifest.json`."
     )
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(f"`{k}`" for k in value) if isinstance(value, dict) else f"`{value}`"
 
 
 def _cost(found: RunFiles) -> str:

@@ -79,13 +79,11 @@ def logp(policy: Any, tokenizer: Any, context: str, text: str) -> float:
     return float(found.sum())
 
 
-def served(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+def served(folder: Path, model: str = "base-mini") -> tuple[subprocess.Popen[bytes], int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "incentive", "serve", "base-mini", "--port", str(port)], cwd=folder
-    )
+    server = subprocess.Popen([sys.executable, "-m", "incentive", "serve", model, "--port", str(port)], cwd=folder)
     for _ in range(300):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()

@@ -267,7 +267,7 @@ def part(k: int, problems: int, vote: bool = True) -> benchmark.Part:
 def groups(p: benchmark.Part, right: list[int]) -> list[Group]:
     """Problem i: `right[i]` answers say 1, the others differ from each other."""
     return [
-        Group(q, [sample(j, "1" if j < c else f"w{j}", q.id) for j in range(p.k)], [Score(float(j < c), {"accuracy": float(j < c)}) for j in range(p.k)])
+        Group(q, [sample(j, "1" if j < c else f"w{j}", q.id) for j in range(p.k)], [Score(float(j < c), {"accuracy": float(j < c), "tokens": 5.0}) for j in range(p.k)])
         for q, c in zip(p.problems, right, strict=True)
     ]  # fmt: skip
 
@@ -299,7 +299,7 @@ def test_a_vote_for_a_wrong_answer_wins() -> None:
     g = Group(
         p.problems[0],
         [sample(i, t) for i, t in enumerate(said)],
-        [Score(float(t == "1"), {"accuracy": float(t == "1")}) for t in said],
+        [Score(float(t == "1"), {"accuracy": float(t == "1"), "tokens": 5.0}) for t in said],
     )
     found = benchmark.results([g], p)
     assert (found["pass@1"], found["pass@4"], found["cons@4"]) == (0.25, 1.0, 0.0)
@@ -314,7 +314,11 @@ def test_pass_at_1_is_no_64th_of_itself() -> None:
 
 def test_an_answer_that_could_not_be_graded_counts_as_wrong_and_is_counted() -> None:
     p = part(2, 1)
-    g = Group(p.problems[0], [sample(0, "1"), sample(1, "1")], [Score(1.0, {"accuracy": 1.0}), Score(None, {}, "down")])
+    g = Group(
+        p.problems[0],
+        [sample(0, "1"), sample(1, "1")],
+        [Score(1.0, {"accuracy": 1.0, "tokens": 5.0}), Score(None, {"tokens": 5.0}, "down")],
+    )
     found = benchmark.results([g], p)
     assert (found["pass@1"], found["ungraded"]) == (0.5, 1)
 

@@ -21,12 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from incentive import chat, measure, rewards
 from incentive.config import Sampling
 from incentive.engine.base import Engine
 from incentive.records import Group, Problem, Sample
 from incentive.run import RunError, Stage, dumps, write_json
-from incentive.stages.evaluate import emergence, gather, requests
+from incentive.stages.evaluate import gather, requests, thinking_of
 
 BLOCK = 1024  # answers that are sampled together and stored as one file
 
@@ -155,14 +157,24 @@ def _block(
     prompt = sum(len(r.prompt_ids) for r in wanted)
     row = {"step": step, "task": part.name, "tokens/sampled": sampled, "tokens/prompt": prompt}
     stage.record({**row, "time/evaluate": time.monotonic() - began})
-    stage.rollouts(step, [dataclasses.replace(g, problem=_light(g.problem)) for g in groups])
+    stage.rollouts(step, [_light(g) for g in groups])
 
 
-def _light(problem: Problem) -> Problem:
-    """Hidden tests can be many megabytes: their hash stands in for them."""
-    if not isinstance(problem.answer, dict):
-        return problem
-    return dataclasses.replace(problem, answer=f"sha256:{hashlib.sha256(dumps(problem.answer).encode()).hexdigest()}")
+_NONE = {"prompt_ids": np.int64, "ids": np.int64, "mask": np.bool_, "sampler_logp": np.float32}
+
+
+def _light(group: Group) -> Group:
+    """What is kept: texts and scores, with the tokens counted. The streams of 2,000 answers of 32,768 tokens are gigabytes, and
+    the texts give them back; so are the hidden tests of a program, whose hash stands in for them."""
+    problem, empty = group.problem, {name: np.zeros(0, dtype=kind) for name, kind in _NONE.items()}
+    if isinstance(problem.answer, dict):
+        told = f"sha256:{hashlib.sha256(dumps(problem.answer).encode()).hexdigest()}"
+        problem = dataclasses.replace(problem, answer=told)
+    scores = [
+        dataclasses.replace(score, parts={**score.parts, "tokens": float(len(sample.ids))})
+        for sample, score in zip(group.samples, group.scores, strict=True)
+    ]
+    return Group(problem, [dataclasses.replace(s, **empty) for s in group.samples], scores)
 
 
 def results(groups: list[Group], part: Part) -> dict[str, Any]:
@@ -181,9 +193,8 @@ def results(groups: list[Group], part: Part) -> dict[str, Any]:
     out["marked"] = sum(s.parts.get("marked", s.parts.get("format", 0.0)) for s in scores) / len(scores)
     out["ungraded"] = sum(s.total is None for s in scores)
     out["stop"] = {kind: sum(s.stop == kind for s in samples) / len(samples) for kind in ("stop", "length")}
-    shown = emergence(groups)
-    out["mean_tokens"] = shown.mean_tokens
-    out["reflections_per_response"] = shown.reflections_per_response
+    out["mean_tokens"] = sum(s.parts["tokens"] for s in scores) / len(scores)
+    out["reflections_per_response"] = sum(measure.reflections(thinking_of(s.text)) for s in samples) / len(samples)
     if any("instructions" in s.parts for s in scores):
         asked = sum(s.parts["instructions"] for s in scores)
         out["prompt_loose"] = sum(s.parts["loose"] for s in scores) / len(scores)
