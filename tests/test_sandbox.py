@@ -121,7 +121,7 @@ def test_only_plain_values_are_encoded():
         twice = [twice, twice]
     for value in (Sly(3), [Sly(3)], object(), b"x", 1j, cycle, twice, ["x" * 100] * 10**6, print, int):
         with pytest.raises(values.NotPlain):
-            values.encode(value)
+            values.encode(value, 10_000)
 
 
 @pytest.mark.parametrize(
