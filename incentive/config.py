@@ -381,8 +381,8 @@ def _near(root: type[BaseModel], path: list[str]) -> str | None:
     """The setting that was probably meant: of the same name below the section, else of a similar one in it."""
     section, name = "".join(f"{p}." for p in path[:-1]), path[-1]
     below = [p for p in known_settings(root) if p.startswith(section) and p.endswith(f".{name}")]
-    if below:
-        return min(below, key=len)
+    if below:  # the stages after R1-Zero repeat the settings of the others
+        return min(below, key=lambda p: (p.startswith("r1."), len(p)))
     near = difflib.get_close_matches(name, _known(root, path[:-1]), n=1, cutoff=0.5)
     return section + near[0] if near else None
 

@@ -46,7 +46,8 @@ def r1_mini() -> dict[str, Any]:
     """The whole of R1 at miniature scale, from a base of the wide world: R1-Zero, cold start, RL with the language
     reward, rejection sampling, reward models, the last RL stage, a distilled student.
 
-    The base is made by `incentive run base-wide`: give its folder with --set base=runs/base-wide/base/model.
+    Its base comes from `incentive run base-wide`: give it with --set base=runs/base-wide/base/model. The settings have not
+    been measured yet.
     """
     data = zero(REASONING, max_steps=120)
     longest = {"max_tokens": ZERO_MINI_RL["sampling"]["max_tokens"]}
