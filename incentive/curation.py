@@ -311,6 +311,15 @@ def contaminated(texts: Sequence[Text], held: Held) -> list[Shared | None]:
     return out
 
 
+def tally(found: Iterable[Shared | None], held: Held) -> dict[str, dict[str, int]]:
+    """By evaluation set how many training rows share content with it, and how: for a report, beside the set's score."""
+    counts = {name: {"texts": len(texts), "key": 0, "words": 0, "near": 0} for name, texts in held.sets.items()}
+    for shared in found:
+        if shared is not None:
+            counts[shared.set][shared.how] += 1
+    return counts
+
+
 def _owned_runs(texts: Sequence[Text], n: int) -> tuple[np.ndarray, np.ndarray]:
     """(hashes, owners): every run of n words, and the index of its text; a text without a word has none."""
     pairs = [(i, part) for i, t in enumerate(texts) for part in t.parts(n) if part]

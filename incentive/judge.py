@@ -165,9 +165,10 @@ def win_rate(judge: str, judged: Sequence[Judged], lengths: Sequence[tuple[int, 
     if lengths is not None:
         a, b = np.array(lengths, dtype=float).reshape(-1, 2).T
         control = length_controlled(points, a - b)
+    controlled, controlled_low, controlled_high = control or (None, None, None)
     return WinRate(
-        judge, len(judged), float(points.mean()), low, high,
-        *(control or (None, None, None)),
+        judge=judge, pairs=len(judged), rate=float(points.mean()), low=low, high=high,
+        controlled=controlled, controlled_low=controlled_low, controlled_high=controlled_high,
         agreement=sum(np.sign(x) == np.sign(y) for x, y in both) / len(both) if both else None,
         first=sum(decided) / len(decided) if decided else None,
         silent=sum(v is None for j in judged for v in (j.first, j.second)),
@@ -198,16 +199,25 @@ def length_controlled(points_P: np.ndarray, longer_P: np.ndarray, seed: int = 0)
     x_P = np.tanh(longer_P / spread) if spread else np.zeros(len(longer_P))
     n = len(points_P)
     rng = np.random.default_rng([seed, 2])
-    counts = np.concatenate([np.ones((1, n)), rng.multinomial(n, np.full(n, 1 / n), size=DRAWS)])
-    theta = _fit(points_P, x_P, counts)
-    rates = 1 / (1 + np.exp(-theta))
-    low, high = np.quantile(rates[1:], [0.025, 0.975])
-    return float(rates[0]), float(low), float(high)
+    beta = _fit(points_P, x_P, np.ones((1, n)), np.zeros(2))
+    size = max(1, 1_000_000 // n)  # resamples at once: memory is bounded
+    drawn = [
+        _fit(points_P, x_P, rng.multinomial(n, np.full(n, 1 / n), size=min(size, DRAWS - at)), beta[0])[:, 0]
+        for at in range(0, DRAWS, size)
+    ]
+    rate, *rates = 1 / (1 + np.exp(-np.concatenate([beta[:, 0], *drawn])))
+    low, high = np.quantile(rates, [0.025, 0.975])
+    return float(rate), float(low), float(high)
 
 
-def _fit(y_P: np.ndarray, x_P: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Quality (D,) of D weighted logistic regressions y ~ sigmoid(quality + length * x), all at once, by Newton."""
-    beta = np.zeros((len(counts), 2))
+def _fit(y_P: np.ndarray, x_P: np.ndarray, counts: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """(D, 2) quality and length of D weighted logistic regressions y ~ sigmoid(quality + length * x), by Newton.
+
+    Args:
+        counts: (D, P) weights of the pairs.
+        start: (2,) where Newton begins.
+    """
+    beta = np.tile(start, (len(counts), 1))
     for _ in range(50):
         p = 1 / (1 + np.exp(-np.clip(beta[:, :1] + beta[:, 1:] * x_P, -30, 30)))
         gap, weight = counts * (y_P - p), counts * p * (1 - p)
@@ -216,6 +226,6 @@ def _fit(y_P: np.ndarray, x_P: np.ndarray, counts: np.ndarray) -> np.ndarray:
         det = h00 * h11 - h01**2
         step = np.stack([(h11 * g0 - h01 * g1) / det, (h00 * g1 - h01 * g0) / det], axis=1)
         beta += np.clip(step, -2, 2)
-        if np.abs(step).max() < 1e-9:
+        if np.abs(step).max() < 1e-7:
             break
-    return beta[:, 0]
+    return beta

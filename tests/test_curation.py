@@ -18,6 +18,7 @@ from incentive.curation import (
     repeated_lines,
     repeated_runs,
     same,
+    tally,
     units,
     unreadable,
 )
@@ -165,6 +166,7 @@ def test_ten_words_and_not_nine() -> None:
     assert contaminated(rows, held) == [Shared("aime", "words"), None, Shared("aime", "words"), None]
     assert contaminated(rows, Held(held.sets, n=9))[1] == Shared("aime", "words")
     assert contaminated(rows, Held()) == [None] * 4
+    assert tally(contaminated(rows, held), held) == {"aime": {"texts": 2, "key": 0, "words": 2, "near": 0}}
     assert contaminated([], held) == []
 
 

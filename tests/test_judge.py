@@ -339,22 +339,22 @@ def made(quality: float, length: float, n: int, seed: int = 0) -> tuple[np.ndarr
 
 @pytest.mark.parametrize(("quality", "length"), [(0.0, 1.5), (-0.7, 1.0), (0.8, 0.0), (0.5, -1.0)])
 def test_length_control_finds_the_truth(quality: float, length: float) -> None:
-    points, longer, truth = made(quality, length, 20_000)
+    points, longer, truth = made(quality, length, 8000)
     rate, low, high = length_controlled(points, longer)
-    assert rate == pytest.approx(truth, abs=0.012)
+    assert rate == pytest.approx(truth, abs=0.02)
     assert low <= rate <= high
-    assert high - low < 0.03
+    assert high - low < 0.05
     if length:
         assert abs(points.mean() - truth) > 0.08  # the raw rate does not
 
 
 def test_its_interval_covers() -> None:
     hits = 0
-    for seed in range(60):
+    for seed in range(40):
         points, longer, truth = made(0.3, 1.0, 300, seed)
         _, low, high = length_controlled(points, longer, seed)
         hits += low <= truth <= high
-    assert hits >= 52  # 95% of 60 is 57
+    assert hits >= 34  # 95% of 40 is 38
 
 
 def test_length_control_at_the_edges() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from incentive import chat, curation, rewards
 from incentive.config import Curate
 from incentive.curation import Held, Text
-from incentive.records import Group, Problem, Sample
+from incentive.records import Group, Problem, Sample, Score
 from incentive.run import (
     Artifact,
     RunError,
@@ -169,7 +169,7 @@ def _readable(groups: list[Group], section: Curate) -> tuple[list[Group], dict[s
         domain, target = domain_of(group.problem), group.problem.tags.get("language")
         _count(counts, domain, "problems")
         _count(counts, domain, "samples", len(group.samples))
-        good = []
+        good: list[tuple[Sample, Score]] = []
         for sample, score in zip(group.samples, group.scores, strict=True):
             why = "ungraded" if score.total is None else ""
             why = why or ("wrong" if score.parts["accuracy"] != 1 else "form" if score.parts["form"] != 1 else "")
