@@ -311,9 +311,9 @@ def _program(mode: bytes, walls: Walls, there: int, back: int, stdin: int, stdou
         os.closerange(3, _HIGH)
         there, back = high
         _enclose(walls, rules)
-        sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
-        sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
-        sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)
+        sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     except BaseException as error:
         with contextlib.suppress(OSError):
             write_frame(back, _named(error).encode())

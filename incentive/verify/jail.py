@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import IO, Any, cast
 
 from incentive.verify import inside, values
 from incentive.verify.sandbox import Limits
@@ -59,10 +59,18 @@ class Jail:
         except (inside.Gone, TimeoutError):
             raise JailDown(f"the jail does not start: {self._last_words()}") from None
 
+    def _alive(self) -> subprocess.Popen[bytes]:
+        if self.process is None:
+            raise JailDown("the jail has ended")
+        return self.process
+
+    def _input(self) -> int:
+        return cast(IO[bytes], self._alive().stdin).fileno()
+
     def _last_words(self) -> str:
-        assert self.process is not None and self.process.stderr is not None
-        self.process.kill()
-        said = self.process.stderr.read().decode("utf-8", "replace").strip().splitlines()
+        process = self._alive()
+        process.kill()
+        said = cast(IO[bytes], process.stderr).read().decode("utf-8", "replace").strip().splitlines()
         return said[-1][:200] if said else "it says nothing"
 
     def stop(self) -> None:
@@ -76,8 +84,7 @@ class Jail:
         self.process = None
 
     def _read(self, size: int, until: float) -> bytes:
-        assert self.process is not None and self.process.stdout is not None
-        fd, data = self.process.stdout.fileno(), bytearray()
+        fd, data = cast(IO[bytes], self._alive().stdout).fileno(), bytearray()
         while len(data) < size:
             if not select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]:
                 raise TimeoutError
@@ -93,11 +100,10 @@ class Jail:
         Raises:
             JailDown: there is none; the jail is stopped.
         """
-        assert self.process is not None and self.process.stdin is not None
         until = time.monotonic() + 3 * self.limits.seconds + 1 + MARGIN_S
         try:
             for frame in frames:
-                inside.write_frame(self.process.stdin.fileno(), frame)
+                inside.write_frame(self._input(), frame)
             size = int.from_bytes(self._read(4, until), sys.byteorder)
             if size > inside.MAX_FRAME:
                 raise inside.Gone
@@ -116,8 +122,11 @@ class Jail:
     def _go(self, mode: bytes) -> None:
         if self.process is None:
             self.start()
-        assert self.process is not None and self.process.stdin is not None
-        os.write(self.process.stdin.fileno(), mode)
+        try:
+            os.write(self._input(), mode)
+        except BrokenPipeError:  # it ended since the last program
+            self.start()
+            os.write(self._input(), mode)
 
     def run(self, program: dict[str, Any]) -> dict[str, Any]:
         """See `sandbox.judge`; `{"down": why}` where there was no jail to run it in."""
@@ -160,8 +169,8 @@ class Jail:
         self._finish()
 
     def _finish(self) -> None:
-        if self.process is not None and self.process.stdin is not None:
-            inside.write_frame(self.process.stdin.fileno(), inside.END)
+        if self.process is not None:
+            inside.write_frame(self._input(), inside.END)
 
 
 def _result(text: str) -> list[Any]:
