@@ -256,7 +256,9 @@ def evaluate(
         typer.Option("--suite", help="A benchmark in place of tasks; repeatable. docs/suites.md lists them."),
     ] = None,
     data: Annotated[str | None, typer.Option("--data", help="Suites: a local copy of the data set.")] = None,
-    k: Annotated[int | None, typer.Option("--k", min=1, help="Suites: answers to each problem.  [default: the paper's]")] = None,
+    k: Annotated[
+        int | None, typer.Option("--k", min=1, help="Suites: answers to each problem.  [default: the paper's]")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Suites: where answers and results go.  [default: evals/MODEL-SUITE]")
     ] = None,
@@ -340,7 +342,10 @@ def _told_suites(found: dict[str, Any]) -> None:
             _out(f"  not as the suite states it: k = {about['suite_k']}, {about['suite_max_tokens']} tokens")
         if "data" in about:
             left = sum(about["left_out"].values())
-            _out(f"  {about['data']['dataset']} at {about['data']['revision'][:12]}" + (f", {left} rows left out" if left else ""))
+            _out(
+                f"  {about['data']['dataset']} at {about['data']['revision'][:12]}"
+                + (f", {left} rows left out" if left else "")
+            )
         if "sandbox" in about:
             _out(f"  programs ran in the sandbox tier {about['sandbox']}")
     for name, result in found["tasks"].items():
@@ -348,7 +353,9 @@ def _told_suites(found: dict[str, Any]) -> None:
         _out(f"{name}: {result['problems']} problems, {result['samples']} answers each")
         _out(f"  pass@1            {result['pass@1']:.1%}   95% interval {low:.1%} to {high:.1%}")
         for key in (x for x in result if x.startswith(("pass@", "cons@")) and x != "pass@1" and "ci95" not in x):
-            within = "   95% interval {:.1%} to {:.1%}".format(*result[f"{key}_ci95"]) if f"{key}_ci95" in result else ""
+            within = (
+                "   95% interval {:.1%} to {:.1%}".format(*result[f"{key}_ci95"]) if f"{key}_ci95" in result else ""
+            )
             _out(f"  {key:16}  {result[key]:.1%}{within}")
         for key in ("prompt_loose", "instruction_strict", "instruction_loose"):
             if key in result:
@@ -486,7 +493,9 @@ def serve(
     model: Annotated[str, typer.Argument(help="Checkpoint folder, run directory, or base-mini.", show_default=False)],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="127.0.0.1 answers this machine only.")] = "127.0.0.1",
-    name: Annotated[str | None, typer.Option("--name", help="What clients call it.  [default: the folder's name]")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What clients call it.  [default: the folder's name]")
+    ] = None,
     slots: Annotated[
         int | None, typer.Option("--slots", min=1, help="Answers written at once.  [default: up to 64, by memory]")
     ] = None,

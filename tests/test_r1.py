@@ -22,7 +22,14 @@ def small() -> dict[str, Any]:
     tasks = {"countdown3": 1.0, "logic": 1.0}
     length = {"temperature": 1.0, "max_tokens": 64}
     talk = {**length, "max_tokens": 128}
-    rl = {"tasks": tasks, "problems_per_step": 4, "num_generations": 4, "eval_steps": 0, "save_steps": 1, "sampling": length}
+    rl = {
+        "tasks": tasks,
+        "problems_per_step": 4,
+        "num_generations": 4,
+        "eval_steps": 0,
+        "save_steps": 1,
+        "sampling": length,
+    }
     drawn = {"samples": 4, "sampling": length}
     curate = {"tasks": tasks, "problems": 64, **drawn}
     return {

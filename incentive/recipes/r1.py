@@ -22,7 +22,6 @@ from functools import partial
 from typing import Any
 
 from incentive import rewards
-from incentive.config import Pipeline
 from incentive.config import Run as Settings
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, summary, zero
@@ -92,7 +91,9 @@ class Routed:
 def _mixed(recipe: Recipe, shares: dict[str, float]) -> Any:
     from incentive.stages.evaluate import mixture
 
-    return mixture(shares, {n: known(recipe.tasks, n) for n in shares})
+    mixed: Any = mixture(shares, {n: known(recipe.tasks, n) for n in shares})
+    mixed.version = str(shares)  # other problems are another stage
+    return mixed
 
 
 def _ruled(recipe: Recipe, task: Any, weights: dict[str, float]) -> Routed:
@@ -109,7 +110,7 @@ def _held(recipe: Recipe, names: tuple[str, ...], n: int) -> Any:
     return Held.of({name: distinct(known(recipe.tasks, name), PROBLEMS, "test", n) for name in names})
 
 
-def rows(stage: Any, section: Pipeline, start: Artifact | None = None, data: Any = (), *, seed: int) -> Artifact:  # noqa: ARG001
+def rows(stage: Any, section: Any, start: Artifact | None = None, data: Any = (), *, n: int, seed: int) -> Artifact:  # noqa: ARG001
     """Rows that are no reasoning: how the world's people answer general requests, with their faults, and instructions
     with answers that keep to them. In the place of the paper's rows from another model."""
     from incentive import chat
@@ -118,7 +119,7 @@ def rows(stage: Any, section: Pipeline, start: Artifact | None = None, data: Any
 
     found: list[dict[str, str]] = []
     i = 0
-    while len(found) < section.rows:
+    while len(found) < n:
         d = document(seed + 1_000_003, i, Habits(wide=True))
         i += 1
         kind = (d.key or "").partition(":")[0]
@@ -189,7 +190,7 @@ def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact)
     cold = stage("cold-start", curate, r1.cold, start=zero_, task=drawn, rewrite=restyle, held=held)
     dev1 = stage("dev1", sft, r1.dev1, start=base, data=[cold])
     dev2 = reinforced("dev2", r1.dev2, dev1)
-    more = run.stage("rows", rows, r1, seed=cfg.seed)
+    more = run.stage("rows", rows, None, n=r1.rows, seed=cfg.seed)
     drawn = _mixed(recipe, r1.reject.tasks)
     large = stage("rejection-sampling", curate, r1.reject, start=dev2, task=drawn, data=[more],
                   form=rewards.summarised, held=held)  # fmt: skip
