@@ -61,7 +61,7 @@ def _share(row: dict[str, Any], key: str = "pass@1", within: str = "ci95") -> st
 def _results(results: dict[str, Any]) -> str:
     """Tables of pass@1 with its 95% interval, k stated; the base's beside it where the run measured it."""
     rows = []
-    before = next(iter(results["base"].values()), {})
+    before: dict[str, Any] = next(iter(results["base"].values()), {})
     for tasks in results["model"].values():
         for task, r in tasks.items():
             was = _share(before[task]) if task in before else "not measured"

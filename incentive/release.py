@@ -183,7 +183,7 @@ def _opens(folder: Path) -> None:
     try:
         read_weights(folder)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
     except CheckpointError as error:
         raise RunError(str(error)) from None
     except Exception as error:  # transformers raises many kinds

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -109,9 +110,10 @@ def lm_eval(programs: Path, folder: Path, port: int) -> dict[str, float]:
 
 def inspect(programs: Path, folder: Path, port: int) -> float:
     command = [
-        programs / "inspect", "eval", HERE / "mini_inspect.py", "--model", "openai-api/local/base-mini", "--log-dir", "logs", "--log-format",
+        programs / "inspect", "eval", "mini_inspect.py", "--model", "openai-api/local/base-mini", "--log-dir", "logs", "--log-format",
         "json", "--display", "none",
     ]  # fmt: skip
+    shutil.copy(HERE / "mini_inspect.py", folder)  # it takes no path from elsewhere
     told = {"LOCAL_BASE_URL": f"http://127.0.0.1:{port}/v1", "LOCAL_API_KEY": "none"}
     subprocess.run(command, cwd=folder, check=True, env={**os.environ, **told})
     found = json.loads(next(folder.glob("logs/*.json")).read_text())

@@ -73,13 +73,13 @@ def official() -> Any:
     from lm_eval.tasks.ifeval import instructions_util as util
 
     DetectorFactory.seed = 0
-    sentences, words = punkt.PunktSentenceTokenizer(), util.nltk.tokenize.NLTKWordTokenizer()
+    words = util.nltk.tokenize.NLTKWordTokenizer()
 
     class Model:
-        tokenize = staticmethod(sentences.tokenize)
+        tokenize = staticmethod(punkt.sent_tokenize)
 
     util._get_sentence_tokenizer = Model
-    util.nltk.word_tokenize = lambda text: [w for s in sentences.tokenize(text) for w in words.tokenize(s)]
+    util.nltk.word_tokenize = lambda text: [w for s in punkt.sent_tokenize(text) for w in words.tokenize(s)]
     from lm_eval.tasks.ifeval import utils
 
     return utils

@@ -13,6 +13,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -156,7 +157,7 @@ class Api:
             405: lambda request, _: Refused(405, f"{request.method} is not for {request.url.path}").response(),
             500: lambda _request, error: Refused(500, f"{type(error).__name__}: {error}", "server_error").response(),
         }
-        return Starlette(routes=routes, exception_handlers=errors)  # type: ignore[arg-type]
+        return Starlette(routes=routes, exception_handlers=errors)
 
     def _answered(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
@@ -243,7 +244,7 @@ class Api:
         if len(stop) > 64 or any(not s for s in stop):
             raise Refused(400, "stop: at most 64 texts, none of them empty", param="stop")
         base = secrets.randbits(63) if asked.seed is None else asked.seed
-        asks = []
+        asks: list[Ask] = []
         for number, ids in enumerate(prompts):
             if not ids:
                 raise Refused(400, "prompt: it has no tokens", param="prompt")
@@ -258,7 +259,7 @@ class Api:
                 at = len(asks)
                 asks.append(
                     Ask(
-                        np.asarray(ids, dtype=np.int64), limit, lambda piece, at=at: put(at, piece),
+                        np.asarray(ids, dtype=np.int64), limit, partial(put, at),
                         1.0 if asked.temperature is None else asked.temperature, 1.0 if asked.top_p is None else asked.top_p,
                         max(0, asked.top_k or 0), hash64("serve", base, number, i), stop, top, echo, bool(asked.stream),
                         bool(asked.ignore_eos),
@@ -272,7 +273,7 @@ class Api:
             return [list(self.tokenizer.encode(prompt, add_special_tokens=False))]
         if prompt and isinstance(prompt[0], int):
             return [self._known(prompt, "prompt")]  # type: ignore[arg-type]
-        return [ids for one in prompt for ids in self._ids(one)]  # type: ignore[arg-type]
+        return [ids for one in prompt for ids in self._ids(one)]
 
     async def _pieces(
         self, request: Request, make: Callable[[Callable[[int, Piece], None]], list[Ask]]

@@ -160,13 +160,10 @@ def _block(
     stage.rollouts(step, [_light(g) for g in groups])
 
 
-_NONE = {"prompt_ids": np.int64, "ids": np.int64, "mask": np.bool_, "sampler_logp": np.float32}
-
-
 def _light(group: Group) -> Group:
-    """What is kept: texts and scores, with the tokens counted. The streams of 2,000 answers of 32,768 tokens are gigabytes, and
-    the texts give them back; so are the hidden tests of a program, whose hash stands in for them."""
-    problem, empty = group.problem, {name: np.zeros(0, dtype=kind) for name, kind in _NONE.items()}
+    """What is kept: texts and scores, with the tokens counted. The token streams of 2,000 answers of 32,768 tokens are
+    gigabytes; so can be the hidden tests of programs, whose hash stands in for them."""
+    problem, none = group.problem, np.zeros(0, dtype=np.int64)
     if isinstance(problem.answer, dict):
         told = f"sha256:{hashlib.sha256(dumps(problem.answer).encode()).hexdigest()}"
         problem = dataclasses.replace(problem, answer=told)
@@ -174,7 +171,13 @@ def _light(group: Group) -> Group:
         dataclasses.replace(score, parts={**score.parts, "tokens": float(len(sample.ids))})
         for sample, score in zip(group.samples, group.scores, strict=True)
     ]
-    return Group(problem, [dataclasses.replace(s, **empty) for s in group.samples], scores)
+    samples = [
+        dataclasses.replace(
+            s, prompt_ids=none, ids=none, mask=none.astype(np.bool_), sampler_logp=none.astype(np.float32)
+        )
+        for s in group.samples
+    ]
+    return Group(problem, samples, scores)
 
 
 def results(groups: list[Group], part: Part) -> dict[str, Any]:
