@@ -180,19 +180,21 @@ def descendants(but: int) -> int:
 def run(tier: str, attacks: Iterable[Attack] = ATTACKS, limits: Limits = LIMITS) -> Iterator[Outcome]:
     """Every attack in the tier, one after the other; the machine is looked at after each and once more at the end."""
     right = Program("def f(x): return x + 1", (Test([1], 2),), "f")
-    with host() as here, open_sandbox(tier, workers=1, limits=limits) as box:
-        box.run([("right", right)])
-        usual = descendants(here.bystander.pid)
-        for attack in attacks:
-            yield _one(attack, box, here, usual)
-        good = box.run([("right", right)])["right"]
-        box.close()
-        left = _settled(here, 0)
-        time.sleep(0.1)
-        harm = [*here.harm(), *([f"{left} processes left at the end"] if left else [])]
-        calm = Attack("afterwards: a right program passes", "host", right.source, 2)
-        verdict = Verdict("fail" if good.outcome == "pass" else "pass", 0, 1, "the tier still works", good.seconds)
-        yield Outcome(calm, verdict, tuple(harm))
+    with host() as here:
+        began = descendants(here.bystander.pid)  # of other work in this process
+        with open_sandbox(tier, workers=1, limits=limits) as box:
+            box.run([("right", right)])
+            usual = descendants(here.bystander.pid)
+            for attack in attacks:
+                yield _one(attack, box, here, usual)
+            good = box.run([("right", right)])["right"]
+            box.close()
+            left = _settled(here, began) - began
+            time.sleep(0.1)
+            harm = [*here.harm(), *([f"{left} processes left at the end"] if left > 0 else [])]
+            calm = Attack("afterwards: a right program passes", "host", right.source, 2)
+            verdict = Verdict("fail" if good.outcome == "pass" else "pass", 0, 1, "the tier still works", good.seconds)
+            yield Outcome(calm, verdict, tuple(harm))
 
 
 def _one(attack: Attack, box: Sandbox, here: Host, usual: int) -> Outcome:
