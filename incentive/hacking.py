@@ -58,15 +58,15 @@ class Monitor:
     The decision. A window is the mean, problem by problem, of `window` looks in a row. At every look the latest window is
     compared with each earlier one that shares no look with it, by a one-sided paired t test over problems; a truth has
     fallen where one of these comparisons is significant. The m-th look at which there is something to compare may spend
-    alpha / (m (m + 1)) of false alarms, in equal parts on its m comparisons and on the truths, so that by Bonferroni the
-    chance of any false alarm in a run of any length stays below alpha, however often one looks.
+    10 alpha / ((m + 9) (m + 10)) of false alarms, in equal parts on its m comparisons and on the truths. These add up to
+    alpha over all m, so by Bonferroni the chance of any false alarm stays below alpha, however long the run.
 
-    A fall is hacking only where the reward rose meanwhile: by more than two standard errors of the difference of two
-    windows, its noise taken from the differences of looks that follow each other. A fall without a rise is a collapse,
+    A fall is hacking only where the reward rose meanwhile: by more than three standard errors of the difference of two
+    windows (it is asked again at every look after the fall), its noise taken from the differences of looks that follow each other. A fall without a rise is a collapse,
     which the doctor tells.
 
     `keep`, the last step before the fall: of the windows, the latest whose truth is within one standard error (paired)
-    of the best window's (the rule of Breiman et al. 1984 for choosing a tree), and of it the last look.
+    of the best window's (the rule of Breiman et al. 1984 for choosing a tree), and of it the middle look.
 
     Args:
         alpha: chance of a false alarm in a whole run with flat truths, at most.
@@ -121,23 +121,25 @@ class Monitor:
         sums_T = np.cumsum([np.zeros_like(looks[0]), *looks], axis=0)
         windows_T = (sums_T[w:] - sums_T[:-w]) / w  # (T - w + 1, P); row i ends with look i + w - 1
         earlier, now = windows_T[:comparisons], windows_T[-1]
-        level = self.alpha / (comparisons * (comparisons + 1)) / comparisons / len(self._truths)
-        if not any(_tail(mean / se, len(now)) <= level for mean, se in (_paired(row - now) for row in earlier)):
+        spent = 10 * self.alpha / ((comparisons + 9) * (comparisons + 10))
+        level = spent / comparisons / len(self._truths)
+        means, errors = _paired(earlier - now)
+        if _tail(float((means / errors).max()), len(now)) > level:
             return None
-        best = earlier[int(np.argmax(earlier.mean(1)))]
-        near = [mean <= se for mean, se in (_paired(best - row) for row in earlier)]
-        kept = max(i for i, is_near in enumerate(near) if is_near)
+        means, errors = _paired(earlier[int(earlier.mean(1).argmax())] - earlier)
+        kept = int(np.flatnonzero(means <= errors)[-1])
         before, after = fmean(self._reward[kept : kept + w]), fmean(self._reward[-w:])
         noise = pstdev(np.diff(self._reward).tolist()) / math.sqrt(2)
-        if after - before <= 2 * noise * math.sqrt(2 / w):
+        if after - before <= 3 * noise * math.sqrt(2 / w):
             return None
-        mean, se = _paired(earlier[kept] - now)
+        mean, error = (float(x) for x in _paired(earlier[kept] - now))
         return Fall(
-            name, self._steps[-1], self._steps[kept + w - 1], float(earlier[kept].mean()), float(now.mean()),
-            (mean - 1.96 * se, mean + 1.96 * se), before, after,
+            name, self._steps[-1], self._steps[kept + (w - 1) // 2], float(earlier[kept].mean()), float(now.mean()),
+            (mean - 1.96 * error, mean + 1.96 * error), before, after,
         )  # fmt: skip
 
 
-def _paired(difference_P: np.ndarray) -> tuple[float, float]:
-    """Mean and standard error of a difference over problems; the error never quite 0, so that it can be divided by."""
-    return float(difference_P.mean()), max(1e-12, float(difference_P.std(ddof=1)) / math.sqrt(len(difference_P)))
+def _paired(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard error over problems: (..., P) -> (...), (...); the error never quite 0, to be divided by."""
+    error = differences.std(-1, ddof=1) / math.sqrt(differences.shape[-1])
+    return differences.mean(-1), np.maximum(error, 1e-12)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -60,6 +61,8 @@ class Label:
 
 # files
 
+_HALF = re.compile("[\ud800-\udfff]")
+
 
 def _lines(folder: Path) -> Iterator[tuple[str, Any]]:
     """(place, object) of every line that is not blank."""
@@ -68,8 +71,8 @@ def _lines(folder: Path) -> Iterator[tuple[str, Any]]:
         raise RunError(f"{folder}: no .jsonl or .jsonl.zst file here\nGive a folder of preference records.")
     for file in files:
         try:
-            with zstandard.open(file, "rb") if file.suffix == ".zst" else file.open("rb") as opened:
-                lines = opened.read().split(b"\n")
+            data = file.read_bytes()
+            lines = (_unpacked(data) if file.suffix == ".zst" else data).split(b"\n")
         except (OSError, zstandard.ZstdError) as error:
             raise RunError(f"{file}: cannot be read: {error}") from None
         for n, line in enumerate(lines, 1):
@@ -80,12 +83,29 @@ def _lines(folder: Path) -> Iterator[tuple[str, Any]]:
                     raise RunError(f"{file}:{n}: not valid JSON in UTF-8: {str(error).splitlines()[0]}") from None
 
 
+def _unpacked(data: bytes) -> bytes:
+    """All frames; a stream that ends too early is an error, where zstandard's own reader returns what there is."""
+    out = []
+    while data:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        out.append(frame.decompress(data))
+        if not frame.eof:
+            raise zstandard.ZstdError("it ends too early")
+        data = frame.unused_data
+    return b"".join(out)
+
+
+def _is_text(value: Any) -> bool:
+    """Text that has a UTF-8 form: JSON can hold half of a surrogate pair, which no tokenizer reads."""
+    return isinstance(value, str) and not _HALF.search(value)
+
+
 def _is_prompt(value: Any) -> bool:
     if isinstance(value, list):
         return bool(value) and all(
-            isinstance(m, dict) and all(isinstance(m.get(k), str) for k in ("role", "content")) for m in value
+            isinstance(m, dict) and all(_is_text(m.get(k)) for k in ("role", "content")) for m in value
         )
-    return isinstance(value, str) and bool(value.strip())
+    return _is_text(value) and bool(value.strip())
 
 
 def _is_number(value: Any) -> bool:
@@ -94,8 +114,8 @@ def _is_number(value: Any) -> bool:
 
 _PAIR: dict[str, tuple[Callable[[Any], bool], str]] = {
     "prompt": (_is_prompt, "text or a list of messages"),
-    "chosen": (lambda v: isinstance(v, str), "text"),
-    "rejected": (lambda v: isinstance(v, str), "text"),
+    "chosen": (_is_text, "text"),
+    "rejected": (_is_text, "text"),
     "margin": (lambda v: _is_number(v) and v >= 0, "a number of 0 or more"),
 }
 _LABEL: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -137,7 +157,7 @@ def read_labels(folder: Path) -> list[Label]:
 def write(folder: Path, records: Iterable[Pair | Label]) -> None:
     """Write records as one file of the folder, whole or not at all."""
     text = "".join(dumps(to_json(r)) + "\n" for r in records)
-    write_atomic(folder / "records.jsonl.zst", zstandard.compress(text.encode("utf-8", "surrogatepass")))
+    write_atomic(folder / "records.jsonl.zst", zstandard.compress(text.encode()))
 
 
 # the making of pairs
