@@ -140,7 +140,7 @@ class Client:
                 raise
 
     def _keep(self, key: str, reply: Reply) -> None:
-        e, c = self.endpoint, self._counts
+        e = self.endpoint
         price = (reply.prompt_tokens * e.price_prompt + reply.completion_tokens * e.price_completion) / 1e6
         row = {
             "key": key, "text": reply.text, "stop": reply.stop, "prompt_tokens": reply.prompt_tokens,
