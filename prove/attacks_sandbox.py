@@ -6,6 +6,7 @@ The remote tier is attacked through an endpoint of our own on 127.0.0.1 whose pr
 success, then one line of JSON; exits 1 where there was one, or where a tier is missing.
 """
 
+# ruff: noqa: E402  (the endpoint lies with the tests)
 from __future__ import annotations
 
 import argparse

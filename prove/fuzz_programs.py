@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import time
 from collections import Counter
@@ -91,7 +92,7 @@ PROBLEMS = (
     Problem("def f(x):\n    o = []\n    for v in x:\n        o.append(v * v)\n    return o", lambda x: [v * v for v in x], lambda r: [_numbers(r)], LIST),
     Problem("def f(x):\n    return x[::-1]", lambda s: s[::-1], lambda r: ["".join(r.choices("abc d", k=r.randint(1, 9)))], TEXT),
     Problem("def f(x):\n    n = 0\n    for c in x:\n        if c in 'aeiou':\n            n += 1\n    return n", lambda s: sum(c in "aeiou" for c in s), lambda r: ["".join(r.choices("abeiouxyz", k=r.randint(1, 9)))], NUMBER),
-    Problem("def f(x, y):\n    while y:\n        x, y = y, x % y\n    return x", __import__("math").gcd, lambda r: [r.randint(1, 99), r.randint(1, 99)], NUMBER),
+    Problem("def f(x, y):\n    while y:\n        x, y = y, x % y\n    return x", math.gcd, lambda r: [r.randint(1, 99), r.randint(1, 99)], NUMBER),
     Problem("def f(x):\n    a, b = 0, 1\n    for _ in range(x):\n        a, b = b, a + b\n    return a", lambda n: [0, 1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89][n], lambda r: [r.randint(0, 11)], NUMBER),
     Problem("def f(x):\n    return x == x[::-1]", lambda s: s == s[::-1], lambda r: [r.choice(["aba", "ab", "a", "xyx", "abc"])], TRUTH),
     Problem("def f(x):\n    return ' '.join(x.split())", lambda s: " ".join(s.split()), lambda r: ["a " + "".join(r.choices("ab  ", k=6))], TEXT),

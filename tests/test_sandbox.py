@@ -333,7 +333,7 @@ def test_a_program_that_never_gets_a_result_where_another_does(served, fault, ou
 def test_an_endpoint_that_is_down_is_loud(served):
     server, box = served
     server.faults = [503] * 2 * remote.TRIES
-    with pytest.raises(SandboxDown, match="is down.*503"):
+    with pytest.raises(SandboxDown, match=r"is down.*503"):
         box.run([("a", Program("def f(x): return 2", (Test([1], 2),), "f"))])
 
 

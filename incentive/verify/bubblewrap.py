@@ -21,7 +21,7 @@ from incentive.verify.sandbox import Limits
 
 DOES_NOT_STOP = "a fault in the kernel; seeing the machine's load and clock"
 
-_FILES = ("values.py", "kernel.py", "inside.py")
+_FILES = ("inside.py", "kernel.py", "program.py", "values.py", "wire.py")
 _jail: Jail | None = None
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import IO, Any, cast
 
-from incentive.verify import inside, values
+from incentive.verify import values, wire
 from incentive.verify.sandbox import Limits
 
 START_S = 20.0
@@ -55,8 +55,8 @@ class Jail:
         )  # fmt: skip
         try:
             if self._read(1, time.monotonic() + START_S) != b"!":
-                raise inside.Gone
-        except (inside.Gone, TimeoutError):
+                raise wire.Gone
+        except (wire.Gone, TimeoutError):
             raise JailDown(f"the jail does not start: {self._last_words()}") from None
 
     def _alive(self) -> subprocess.Popen[bytes]:
@@ -90,7 +90,7 @@ class Jail:
                 raise TimeoutError
             part = os.read(fd, min(size - len(data), 1 << 20))
             if not part:
-                raise inside.Gone
+                raise wire.Gone
             data += part
         return bytes(data)
 
@@ -103,12 +103,12 @@ class Jail:
         until = time.monotonic() + 3 * self.limits.seconds + 1 + MARGIN_S
         try:
             for frame in frames:
-                inside.write_frame(self._input(), frame)
+                wire.write_frame(self._input(), frame)
             size = int.from_bytes(self._read(4, until), sys.byteorder)
-            if size > inside.MAX_FRAME:
-                raise inside.Gone
+            if size > wire.MAX_FRAME:
+                raise wire.Gone
             kind, text, suspicious = json.loads(self._read(size, until))
-        except (OSError, inside.Gone, TimeoutError, ValueError) as error:
+        except (OSError, wire.Gone, TimeoutError, ValueError) as error:
             self.stop()
             raise JailDown(f"the jail gave no answer ({type(error).__name__})") from None
         if kind == "down":
@@ -145,13 +145,13 @@ class Jail:
         return {"results": results, "seconds": time.monotonic() - began}
 
     def _script(self, source: str, text: str) -> list[Any]:
-        self._go(inside.SCRIPT)
+        self._go(wire.SCRIPT)
         told = json.dumps({"source": source}).encode()
         kind, out = self._ask(told, text.encode("utf-8", "surrogateescape"))
         return ["value", out] if kind == "text" else [kind, out]
 
     def _function(self, program: dict[str, Any], results: list[list[Any]]) -> None:
-        self._go(inside.FUNCTION)
+        self._go(wire.FUNCTION)
         kind, text = self._ask(json.dumps({"source": program["source"], "entry": program["entry"]}).encode())
         first = ["limit", text] if kind == "limit" else _result(text)
         if first[0] != "defined":
@@ -170,7 +170,7 @@ class Jail:
 
     def _finish(self) -> None:
         if self.process is not None:
-            inside.write_frame(self._input(), inside.END)
+            wire.write_frame(self._input(), wire.END)
 
 
 def _result(text: str) -> list[Any]:

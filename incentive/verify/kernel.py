@@ -68,12 +68,11 @@ def drop_capabilities() -> None:
     _check(_libc.syscall(126, header, bytes(24)), "capset")
 
 
-def limit(memory: int, file: int, seconds: int) -> None:
-    """Rlimits of one program: bytes of address space, bytes of a file, seconds of CPU; no core, few descriptors."""
+def limit(memory: int, file: int) -> None:
+    """Rlimits of one program: bytes of address space, bytes of a file; no core, few descriptors."""
     for what, value in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_FSIZE, file),
-        (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_MEMLOCK, 0),
