@@ -117,7 +117,8 @@ def inspect(programs: Path, folder: Path, port: int) -> float:
     told = {"LOCAL_BASE_URL": f"http://127.0.0.1:{port}/v1", "LOCAL_API_KEY": "none"}
     subprocess.run(command, cwd=folder, check=True, env={**os.environ, **told})
     found = json.loads(next(folder.glob("logs/*.json")).read_text())
-    return found["results"]["scores"][0]["metrics"]["accuracy"]["value"]
+    metrics = found["results"]["scores"][0]["metrics"]
+    return next(metrics[name]["value"] for name in ("accuracy", "mean") if name in metrics)
 
 
 def main() -> int:

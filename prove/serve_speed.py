@@ -58,11 +58,10 @@ def alone(model: str, rows: int) -> float:
     policy, tokenizer = load_policy(model)
     player = engine.local(policy, tokenizer, resolve(model), Engine(), share=True)
     ids = np.array(tokenizer.encode(PROMPT, add_special_tokens=False))
-    list(player.sample([Request("w", ids, (1, 2), 8)]))
+    asked = [Request(str(r), ids, (2 * r, 2 * r + 1), TOKENS, 1.0) for r in range(rows)]
+    list(player.sample(asked))  # compiles
     began = time.monotonic()
-    samples = list(
-        player.sample([Request(str(r), ids, tuple(100 * r + i for i in range(4)), TOKENS, 1.0) for r in range(rows)])
-    )
+    samples = list(player.sample(asked))
     return sum(len(s.ids) for s in samples) / (time.monotonic() - began)
 
 
@@ -83,8 +82,7 @@ def main() -> None:
         finally:
             server.terminate()
             server.wait(20)
-    for rows in (1, 32):
-        print(f"{rows:3} requests of 4 answers, the engine alone {alone(model, rows):8,.0f} tokens/s", flush=True)
+    print(f" 32 requests of 2 answers in one call of the engine {alone(model, 32):8,.0f} tokens/s", flush=True)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def test_relations() -> None:
         ("Dr. Smith met J. Doe at 3.5 p.m. on Monday. They talked!", 2),
         ("Really?! Yes... No.", 3),
         ('He said "Stop." Then he left', 2),
-        ("1. Eat.\n2. Sleep.", 2),
+        ("1. eat.\n2. sleep.", 2),
         ("你好。今天很好！", 2),
         ("no end at all", 1),
         ("", 0),

@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -272,8 +272,8 @@ class Api:
         if isinstance(prompt, str):
             return [list(self.tokenizer.encode(prompt, add_special_tokens=False))]
         if prompt and isinstance(prompt[0], int):
-            return [self._known(prompt, "prompt")]  # type: ignore[arg-type]
-        return [ids for one in prompt for ids in self._ids(one)]
+            return [self._known(cast("list[int]", prompt), "prompt")]
+        return [ids for one in cast("list[str] | list[list[int]]", prompt) for ids in self._ids(one)]
 
     async def _pieces(
         self, request: Request, make: Callable[[Callable[[int, Piece], None]], list[Ask]]

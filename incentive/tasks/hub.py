@@ -272,7 +272,7 @@ class Fields:
     Without `choices`, the answer is text or a number; `after` cuts it to what follows its last occurrence (GSM8K ends
     with `#### 72`). With `choices`, a column that holds a list (or an object by letter), the answer is a letter, an
     index from 0, or the option's own text. `wrong` names columns of wrong options in place of `choices`: those have no
-    order of their own, so a hash of the content shuffles them.
+    order of their own, so a hash of the content shuffles them. `check` names how answers are compared, as in a JSONL file.
     """
 
     question: str = "question"
@@ -281,13 +281,13 @@ class Fields:
     wrong: tuple[str, ...] = ()
     after: str = ""
     prompt: str = "{question}"
-
-    def columns(self) -> list[str]:
-        return [self.question, self.answer, *([self.choices] if self.choices else []), *self.wrong]
+    check: str = ""
 
     def __call__(self, row: Row) -> Item:
         question, given = question_text(value(row, self.question)), value(row, self.answer)
         tags = {k: row[k] for k in ("level", "subject", "difficulty") if isinstance(row.get(k), str | int)}
+        if self.check:
+            tags |= {"check": self.check, "tolerance": 0.0}
         if self.choices or self.wrong:
             question, answer = self._options(row, question, given)
         else:
@@ -428,14 +428,14 @@ def _equal(a: Any, b: Any) -> bool:
 def named(name: str) -> Hub:
     """The task that `hub:owner/name@revision?question=problem&answer=answer` names, for settings and the command line.
 
-    Keys: question, answer, choices, wrong (columns, joined by commas), after, prompt, files, split, hold.
+    Keys: question, answer, choices, wrong (columns, joined by commas), after, prompt, check, files, split, hold.
 
     Raises:
         TaskError: a key is unknown, or see `Hub`.
     """
     place, _, query = name.removeprefix("hub:").partition("?")
     given = dict(parse_qsl(query))
-    known = ("question", "answer", "choices", "wrong", "after", "prompt", "files", "split", "hold")
+    known = ("question", "answer", "choices", "wrong", "after", "prompt", "check", "files", "split", "hold")
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)

@@ -64,17 +64,15 @@ def words(text: str) -> int:
 
 
 def sentences(text: str) -> int:
-    """Sentences: a full stop, question or exclamation mark at a word's end, but not after an abbreviation, an initial or
-    the number of a list, nor before a small letter. What follows the last end is a sentence too."""
+    """Sentences: a full stop, question or exclamation mark at a word's end, but not after an abbreviation, an initial, or a
+    number before a small letter. What follows the last end is a sentence too."""
     count, at = 0, 0
     for end in _END.finditer(text):
         last = text[max(at, end.start() - 12) : end.start()].rsplit(None, 1)[-1:] or [""]
         word, rest = last[0].lstrip("([\"'“‘").lower(), text[end.end() : end.end() + 40].lstrip()
         one_stop = end.group().rstrip("\"'”’)]*") == "."
         initial = len(word) == 1 and word.isalpha() and word != "i"
-        if one_stop and (f" {word} " in _SHORT or initial or (word.isdecimal() and len(word) < 3 and rest)):
-            continue
-        if rest[:1].islower():
+        if one_stop and (f" {word} " in _SHORT or initial or (word.isdecimal() and rest[:1].islower())):
             continue
         count, at = count + 1, end.end()
     return count + bool(text[at:].strip())
