@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from datetime import date
 
 import pytest
+from fusion_server import endpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from incentive.verify import local, values
+from incentive.verify import attack_host, jail, local, remote, values
+from incentive.verify.attacks_sandbox import ATTACKS
 from incentive.verify.sandbox import (
     TIERS,
     Limits,
@@ -30,6 +33,7 @@ from incentive.verify.sandbox import (
 LIMITS = Limits(seconds=0.4, memory_mib=128, output_kib=16)
 TABLE = {t.name: t for t in tiers()}
 LOCAL = [t for t in TIERS if t != "remote"]
+FULL = next((t for t in ("bubblewrap", "landlock") if TABLE[t].available), None)  # a tier with all of Python
 
 # --- values ----------------------------------------------------------------------------------------------------------
 
@@ -121,7 +125,7 @@ def test_only_plain_values_are_encoded():
         twice = [twice, twice]
     for value in (Sly(3), [Sly(3)], object(), b"x", 1j, cycle, twice, ["x" * 100] * 10**6, print, int):
         with pytest.raises(values.NotPlain):
-            values.encode(value)
+            values.encode(value, 10_000)
 
 
 @pytest.mark.parametrize(
@@ -169,9 +173,16 @@ def test_a_problem_that_cannot_be_meant_is_refused(tests, entry):
 # --- tiers -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=LOCAL)
+@pytest.fixture(scope="module", params=TIERS)
 def box(request) -> Iterator[Sandbox]:
+    """Each tier that this machine has; the remote one against an endpoint of our own."""
     tier = TABLE[request.param]
+    if tier.name == "remote":
+        if FULL is None:
+            pytest.skip("remote: no jail on this machine for the endpoint to run programs in")
+        with endpoint(FULL, LIMITS) as server, open_sandbox(f"remote:{server.url}", 1, LIMITS) as box:
+            yield box
+        return
     if not tier.available:
         pytest.skip(f"{tier.name}: {tier.why_not}")
     with open_sandbox(tier.name, workers=1, limits=LIMITS) as box:
@@ -190,7 +201,6 @@ RIGHT = [
     ("def f(x): return (x, {x})", (Test([1], (1, {1})),), "f"),
     ("import math\ndef f(x): return math.sqrt(x)", (Test([2], 1.41421356, tolerance=1e-6),), "f"),
     ("def f(x): return float('nan')", (Test([2], math.nan),), "f"),
-    ("seen = []\ndef f(x):\n    seen.append(x)\n    return len(seen)", (Test([9], 1), Test([9], 2)), "f"),
     ("a = int(input())\nb = int(input())\nprint(a + b)", (Test("1\n2\n", "3\n"), Test("5\n-5", "0")), None),
     ("n = int(input('n?'))\nfor i in range(n): print(i, end=' ')", (Test("3", "n?0 1 2"),), None),
 ]  # fmt: skip
@@ -280,3 +290,85 @@ def test_missing_tiers_say_what_to_do():
     assert strongest() in LOCAL
     assert all(t.does_not_stop for t in TABLE.values())
     assert all(t.available or t.why_not for t in TABLE.values())
+
+
+# --- the remote tier -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(monkeypatch):
+    if FULL is None:
+        pytest.skip("no jail on this machine for the endpoint to run programs in")
+    monkeypatch.setattr(remote, "PAUSE_S", 0.01)
+    with endpoint(FULL, LIMITS) as server, open_sandbox(f"remote:{server.url}", 2, LIMITS) as box:
+        yield server, box
+
+
+def test_an_endpoint_is_told_no_output(served):
+    server, box = served
+    secret = Program("def f(x): return 'wrong'", (Test([1], "hidden-output"),), "f")
+    assert box.run([("a", secret)])["a"].outcome == "fail"
+    assert len(server.asked) == 1
+    assert "hidden-output" not in json.dumps(server.asked)
+
+
+@pytest.mark.parametrize("fault", [503, 500, b"", b"[]", b"{", b'{"status": "SandboxError"}', b"[" * 10_000])
+def test_a_fault_of_the_endpoint_is_tried_again(served, fault):
+    server, box = served
+    server.faults = [fault, fault]
+    assert box.run([("a", Program("def f(x): return 2", (Test([1], 2),), "f"))])["a"].outcome == "pass"
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"), [(503, "ungraded"), (500, "fail"), (b'{"status": "SandboxError"}', "fail")]
+)
+def test_a_program_that_never_gets_a_result_where_another_does(served, fault, outcome):
+    server, box = served
+    server.faults = [fault] * remote.TRIES
+    verdict = box.run([("a", Program("def f(x): return 2", (Test([1], 2),), "f"))])["a"]
+    assert (verdict.outcome, verdict.passed) == (outcome, 0)
+
+
+def test_an_endpoint_that_is_down_is_loud(served):
+    server, box = served
+    server.faults = [503] * 2 * remote.TRIES
+    with pytest.raises(SandboxDown, match=r"is down.*503"):
+        box.run([("a", Program("def f(x): return 2", (Test([1], 2),), "f"))])
+
+
+def test_an_endpoint_that_is_not_there_is_loud(monkeypatch):
+    monkeypatch.setattr(remote, "PAUSE_S", 0.01)
+    monkeypatch.delenv(remote.VARIABLE, raising=False)
+    with pytest.raises(SandboxMissing, match=remote.VARIABLE):
+        open_sandbox("remote")
+    with open_sandbox("remote:http://127.0.0.1:9", 1, LIMITS) as box, pytest.raises(SandboxDown, match="refused"):
+        box.run([("a", Program("def f(x): return 2", (Test([1], 2),), "f"))])
+
+
+@pytest.mark.parametrize(
+    "out", ["", "null", "[1, 2, 3]", '["value", {}]', '["limit", 1]', "[" * 9000, '["value", NaN]', '"ab"']
+)
+def test_a_forged_result_is_an_error(out):
+    assert remote._result(out)[0] == "error"
+    assert jail._result(out)[0] in ("error", "limit")
+
+
+# --- attacks ---------------------------------------------------------------------------------------------------------
+
+QUICK = [a for a in ATTACKS if a.kind != "resources"]
+
+
+def test_there_are_attacks_enough_and_each_has_a_name():
+    assert len(ATTACKS) >= 100
+    assert len({(a.kind, a.name) for a in ATTACKS}) == len(ATTACKS)
+
+
+@pytest.mark.parametrize("tier", LOCAL)
+def test_no_attack_succeeds(tier):
+    """A sixth of the quick ones, another each day; `prove/attacks_sandbox.py` runs them all."""
+    if not TABLE[tier].available:
+        pytest.skip(f"{tier}: {TABLE[tier].why_not}")
+    some = QUICK[date.today().toordinal() % 6 :: 6]
+    succeeded = [o for o in attack_host.run(tier, some, LIMITS) if o.succeeded]
+    assert not succeeded

@@ -46,7 +46,7 @@ SHIPPED: dict[str, Task] = {
 
 
 def find(name: str) -> Task:
-    """The shipped task of that name or, where it ends in `.jsonl`, the problems of that file.
+    """The shipped task of that name, the problems of a file where it ends in `.jsonl`, or of a data set (`hub:...`).
 
     Raises:
         TaskError: there is no such task, or the file cannot be used.
@@ -55,6 +55,10 @@ def find(name: str) -> Task:
         return SHIPPED[name]
     if name.endswith(".jsonl"):
         return Jsonl(name)
+    if name.startswith("hub:"):
+        from incentive.tasks import hub
+
+        return hub.named(name)
     near = difflib.get_close_matches(name, SHIPPED, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(SHIPPED)}, or a file that ends in .jsonl"
     raise TaskError(f"unknown task {name!r}; {hint}")

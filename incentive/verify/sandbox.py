@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, Protocol, Self
 
 from incentive.verify import values
 
-TIERS = ("monty",)
+TIERS = ("bubblewrap", "landlock", "monty", "remote")
 MAX_SOURCE = 1 << 18  # characters
 _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?", re.ASCII)
 

@@ -18,7 +18,7 @@ import math
 from typing import Any
 
 MAX_DEPTH = 64
-MAX_SIZE = 1 << 24  # members and characters of one value
+MAX_SIZE = 1 << 22  # members and characters of one value
 
 _KINDS: dict[type, str] = {list: "list", tuple: "tuple", set: "set", frozenset: "set", dict: "dict"}
 _FLOATS = ("nan", "inf", "-inf")
