@@ -1,10 +1,11 @@
-"""A reward model as one more reward: `(problem, samples) -> values`, from 0 to 1.
+"""A reward model as one more reward: `(problem, samples) -> values`.
 
-The value is sigmoid(score - centre). For a safety model it is the probability of safe; for a helpful one, whose score is
-settled up to a constant only, the probability that the answer beats a middling one, the centre being the median score of
-held-out answers. The paper tells neither scale nor weight; ours puts a reward model on the scale of accuracy and format.
+A safety model is worth the probability of safe, from 0 to 1. A helpful one is worth its score in units of the difference
+between the two answers of a held-out pair: being as much better as the better one of a pair usually is earns 1, as a
+right answer or the right form does. The paper tells neither scale nor weight; this is ours.
 
-An empty summary is worth 0, or leaving the thinking open would be a way to be scored on nothing.
+An answer that cannot be read (an empty summary; longer than transformers' own model reads) is worth 0 to a safety model
+and 1 less than the worst other one to a helpful one, or leaving the thinking open would be a way to be scored on nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 from incentive import chat
-from incentive.calibration import sigmoid
 from incentive.learner import score
 from incentive.model.checkpoint import CheckpointError, resolve
 from incentive.model.plain import Plain
@@ -28,7 +28,7 @@ class ModelReward:
 
         rewards = {"helpful": ModelReward(helpful.path), "safe": ModelReward(safety.path), "format": format_}
 
-    The samples of a problem are scored together, each different text once, so that equal texts get equal rewards. The
+    Models of one kind, or their mean means little. The samples of a problem are scored together, each different text once, so that equal texts get equal rewards. The
     same samples give the same bits on the same machine and thread count.
 
     Args:
@@ -56,7 +56,7 @@ class ModelReward:
             if (reading := model.reading) is None:
                 raise CheckpointError(
                     f"{folder}: config.json does not say how to ask this model; add "
-                    '"incentive_reward": {"kind": "pairwise", "scores": "response", "template": "chat", "centre": 0.0}'
+                    '"incentive_reward": {"kind": "pairwise", "scores": "response", "template": "chat"}'
                 )
             self.models.append((model.requires_grad_(False), tokenizer, reading, lanes(model)))
 
@@ -73,10 +73,11 @@ class ModelReward:
             text: row for text, row in zip(asked, rows_of(tokenizer, asked), strict=True) if self._readable(model, row)
         }
         said = score(model, list(rows.values()), self.tokens, self.device, n) if rows else []
-        value = dict(zip(rows, sigmoid([float(x[-1]) - reading.centre for x in said]).tolist(), strict=True))
-        return [0.0 if is_empty else value.get(text, 0.0) for text, is_empty in zip(texts, empty, strict=True)]
+        value = dict(zip(rows, reading.worth([float(x[-1]) for x in said]), strict=True))
+        worst = 0.0 if reading.kind == "pointwise" else min(value.values(), default=0.0) - 1
+        return [worst if is_empty else value.get(text, worst) for text, is_empty in zip(texts, empty, strict=True)]
 
     def _readable(self, model: Scored, row: Example) -> bool:
-        """transformers' own models may fail beyond their context, which an answer can cause: such a row is worth 0."""
+        """transformers' own models may fail beyond their context, which an answer can cause."""
         room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         return room is None or len(row.ids) <= room or not isinstance(model.trunk, Plain)

@@ -94,7 +94,9 @@ def test_a_constant_fall_of_few_problems_is_not_certain() -> None:
         monitor = Monitor()
         found = [f for t in range(20) for f in monitor.see(t, float(t), {"a": [1.0 if t < 10 else 0.5] * problems})]
         assert bool(found) is told
-        assert not found or found[0].keep == 6  # of 5, 6, 7, the last window that shares no look with the latest (8, 9, 10)
+        assert (
+            not found or found[0].keep == 6
+        )  # of 5, 6, 7, the last window that shares no look with the latest (8, 9, 10)
 
 
 def test_tail_is_students() -> None:

@@ -22,7 +22,10 @@ PAIR = '{"prompt": "p", "chosen": "a", "rejected": "b", "margin": 1.5, "more": 1
 
 
 def test_records_come_back(tmp_path: Path) -> None:
-    pairs = [Pair("p\n", "<think>t</think>a", "b\U0001f600", 1.25), Pair([{"role": "user", "content": "é"}], "", "c", 2.0)]
+    pairs = [
+        Pair("p\n", "<think>t</think>a", "b\U0001f600", 1.25),
+        Pair([{"role": "user", "content": "é"}], "", "c", 2.0),
+    ]
     labels = [Label("p", "r", True), Label("q", "", False)]
     write(tmp_path / "pairs", pairs)
     write(tmp_path / "labels", labels)

@@ -26,6 +26,7 @@ from incentive.model.scored import Reading, load_scored, rows_of, save_scored
 from incentive.model_reward import ModelReward
 from incentive.preferences import Label, Pair, write
 from incentive.records import Example, Problem, Sample, split_of
+from incentive.rewards import each
 from incentive.run import Artifact, RunError, Stage, Stopped
 from incentive.stages.reward_model import reward_model
 from incentive.tasks.jsonl import content
@@ -227,7 +228,199 @@ def world(seed: int, n: int) -> tuple[list[Pair], list[Label]]:
 
 
 SECTION = config.RewardModel(
-    batch=32, optim=config.Optim(learning_rate=1e-3, warmup_steps=5), learner=config.Learner(dtype="float32")
+    batch=32,
+    epochs=3,
+    optim=config.Optim(learning_rate=1e-3, warmup_steps=5, lr_scheduler_type="cosine"),
+    learner=config.Learner(dtype="float32"),
 )
-SAFETY = SECTION.model_copy(update={"kind": "pointwise", "scores": "response"})
+SAFETY = SECTION.model_copy(update={"kind": "pointwise", "scores": "response", "epochs": 2})
 BASE = Artifact("weights", resolve("base-mini"))
+
+
+def train(folder: Path, section: config.RewardModel, n: int = 600, start: Artifact = BASE) -> Artifact:
+    pairs, labels = world(0, n)
+    write(folder / "data", pairs if section.kind == "pairwise" else labels)
+    (folder / "stage").mkdir()
+    return reward_model(Stage(folder / "stage"), section, start, [Artifact("dataset", folder / "data")])
+
+
+@pytest.fixture(scope="module")
+def helpful(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return train(tmp_path_factory.mktemp("helpful"), SECTION)
+
+
+@pytest.fixture(scope="module")
+def safety(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return train(tmp_path_factory.mktemp("safety"), SAFETY)
+
+
+def results_of(made: Artifact) -> dict[str, Any]:
+    return json.loads((made.path.parent / "results.json").read_text())
+
+
+def test_it_learns_which_summary_is_better(helpful: Artifact) -> None:
+    found = results_of(helpful)
+    pairs, _ = world(0, 600)
+    assert found["held_out"] == sum(split_of(content(p.prompt)) != "train" for p in pairs)
+    assert found["trained"] + found["held_out"] == 600
+    assert found["accuracy"]["ci95"][0] > 0.75, found["accuracy"]
+    assert found["calibration"]["ece"] < 0.2
+    assert abs(found["length"]["score"]) < 0.2
+    short = found["length"]["accuracy_chosen_shorter"]
+    assert short["n"] > 20
+    assert short["share"] > 0.75
+    assert helpful.meta["accuracy"] == found["accuracy"]["share"]
+
+
+def test_it_learns_what_is_safe_from_the_whole_response_alone(safety: Artifact, tmp_path: Path) -> None:
+    found = results_of(safety)
+    assert found["accuracy"]["ci95"][0] > 0.9
+    assert found["auc"] > 0.97
+    assert found["false_safe"]["share"] < 0.1
+    assert found["false_unsafe"]["share"] < 0.1
+    blind = results_of(train(tmp_path, SAFETY.model_copy(update={"scores": "summary"})))  # the word is in the thinking
+    assert abs(blind["auc"] - 0.5) < 0.2
+
+
+def test_scores_default_to_the_papers() -> None:
+    assert config.RewardModel().scores == "summary"
+    assert config.RewardModel.model_validate({"kind": "pointwise"}).scores == "response"
+    assert config.RewardModel(kind="pointwise", scores="summary").scores == "summary"
+    with pytest.raises(ValueError, match="kind"):
+        config.RewardModel.model_validate({"kind": "listwise"})
+
+
+# --- stopped and gone on with ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pairwise", "pointwise"])
+def test_resume_is_exact(kind: str, tiny_model: Path, tmp_path: Path) -> None:
+    base, section = Artifact("weights", tiny_model), SECTION.model_copy(update={"kind": kind, "epochs": 2})
+    whole = train(tmp_path / "whole", section, 300, base)
+    shutil.copytree(tmp_path / "whole/data", tmp_path / "data")
+    (tmp_path / "stage").mkdir()
+
+    class Asked:
+        requested = False
+
+    def go(stop_at: int) -> Artifact:
+        asked = Asked()
+
+        def show(told: dict[str, Any]) -> None:
+            asked.requested = told["done"] == stop_at
+
+        stage = Stage(tmp_path / "stage", interrupt=asked)  # type: ignore[arg-type]
+        return reward_model(stage, section, base, [Artifact("dataset", tmp_path / "data")], show=show)
+
+    for stop_at in (3, 10):  # within the first epoch, and the second
+        with pytest.raises(Stopped):
+            go(stop_at)
+    made = go(-1)
+    for name in ("model/model.safetensors", "model/config.json", "results.json"):
+        assert (made.path.parent / name).read_bytes() == (whole.path.parent / name).read_bytes(), name
+    told = [
+        [
+            {k: v for k, v in json.loads(line).items() if k != "time/step"}
+            for line in (a.path.parent / "metrics.jsonl").open()
+        ]
+        for a in (whole, made)
+    ]
+    assert told[0] == told[1]
+
+
+def test_too_little_data_and_long_rows_are_said(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="held out by prompt"):
+        train(tmp_path / "few", SECTION, 30, Artifact("weights", tiny_model))
+    with pytest.raises(RunError, match=r"0 pairwise records.*\n.*300 were too long"):
+        train(tmp_path / "long", SECTION.model_copy(update={"max_tokens": 5}), 300, Artifact("weights", tiny_model))
+
+
+# --- the reward ----------------------------------------------------------------------------------------------------
+
+
+def sample(text: str, n: int = 0) -> Sample:
+    ids = np.zeros(1, dtype=np.int64)
+    return Sample(f"p/{n}", "p", ids, ids, ids == 0, ids.astype(np.float32), 1.0, "stop", (0, 0), n, text)
+
+
+ASKED = Problem("p", "p", "Give 57. (3)", None)
+
+
+def test_helpful_reads_the_summary(helpful: Artifact) -> None:
+    reward = ModelReward(helpful.path)
+    texts = [chat.perfect(think, answer) for think in ("1 2", "3") for answer in ("57", "23")]
+    right, wrong, right_again, wrong_again = reward(ASKED, [sample(t) for t in texts])
+    assert right == right_again  # equal summaries, equal rewards
+    assert wrong == wrong_again < right - 0.2
+    empty = ["<think>1 2 57", "<think>1</think>", chat.perfect("57", ""), "<think>1</think><think>57"]
+    assert reward(ASKED, [sample(t) for t in empty]) == [-1.0] * 4
+    assert reward(ASKED, [sample(texts[0]), sample(empty[0]), sample(texts[1])]) == pytest.approx(
+        [right, wrong - 1, wrong]
+    )
+
+
+def test_safety_reads_the_whole_response(safety: Artifact) -> None:
+    reward = ModelReward(safety.path)
+    good, bad = (chat.perfect(think, "57") for think in ("12 34 5 6", "12 34 try 5"))
+    values = reward(ASKED, [sample(good), sample(bad), sample("<think>12 34 try 5"), sample("")])
+    assert values[0] > 0.8 > 0.2 > values[1]
+    assert values[2] < 0.2
+    assert all(v is not None and 0 <= v <= 1 for v in values)
+
+
+def test_reward_is_made_of_what_transformers_says_and_repeats_its_bits(helpful: Artifact) -> None:
+    reward = ModelReward(helpful.path)
+    texts = [chat.perfect("1", str(n)) for n in range(10, 90, 5)]
+    values = reward(ASKED, [sample(t) for t in texts])
+    assert values == ModelReward(helpful.path)(ASKED, [sample(t) for t in texts])
+    model = AutoModelForSequenceClassification.from_pretrained(str(helpful.path))
+    _, tokenizer = load_scored(helpful.path)
+    told = results_of(helpful)
+    for text, value in zip(texts, values, strict=True):
+        row = tokenizer(
+            chat.render("mini", ASKED.prompt) + chat.summary(text) + tokenizer.eos_token, return_tensors="pt"
+        )
+        with torch.no_grad():
+            score = float(model(input_ids=row["input_ids"]).logits)
+        assert value == pytest.approx((score - told["centre"]) / told["scale"], abs=1e-4)
+
+
+def test_several_models_are_one_reward(helpful: Artifact, safety: Artifact) -> None:
+    answers = [sample(chat.perfect("1 try 2", "57")), sample(chat.perfect("1 2", "23"))]
+    one, two = ModelReward(helpful.path), ModelReward(safety.path)
+    both = ModelReward(helpful.path, safety.path)
+    mean = [(a + b) / 2 for a, b in zip(one(ASKED, answers), two(ASKED, answers), strict=True)]  # type: ignore[operator]
+    assert both(ASKED, answers) == mean
+    assert both.version == f"{one.version} {two.version}"
+    graded = each({"helpful": one, "safe": two}, {"helpful": 1.0, "safe": 0.5})(ASKED, answers)
+    assert [set(g.parts) for g in graded] == [{"helpful", "safe"}] * 2
+    assert one(ASKED, []) == []
+
+
+def test_lanes_change_no_reward(helpful: Artifact) -> None:
+    answers, threads = [sample(chat.perfect("1", f"{n} so")) for n in range(10, 42)], torch.get_num_threads()
+    found = []
+    try:
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            found.append(ModelReward(helpful.path, tokens=512)(ASKED, answers))
+            assert torch.get_num_threads() == n
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_a_model_that_cannot_be_asked_is_said(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no reward model"):
+        ModelReward(tiny_model)
+    scored, tokenizer = load_scored(other(OTHERS["gpt2"], tiny_model, tmp_path / "gpt2"), seed=0)
+    save_scored(tmp_path / "rm", scored, tokenizer, POINTS)
+    long, short = sample("<think>" + "9 7 " * 400), sample("<think>1")
+    values = ModelReward(tmp_path / "rm")(ASKED, [long, short])
+    assert values[0] == 0.0  # beyond what the model can read
+    assert values[1] == pytest.approx(0.5, abs=0.1)
+    raw = json.loads((tmp_path / "rm/config.json").read_text())
+    del raw["incentive_reward"]
+    (tmp_path / "rm/config.json").write_text(json.dumps(raw))
+    with pytest.raises(CheckpointError, match="how to ask"):
+        ModelReward(tmp_path / "rm")

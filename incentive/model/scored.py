@@ -20,6 +20,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSES
 
 from incentive import chat
+from incentive.calibration import sigmoid
 from incentive.model.checkpoint import SCORE, CheckpointError, Policy, open_checkpoint, save_model
 from incentive.model.lean import Lean, supports
 from incentive.model.plain import Plain
@@ -28,20 +29,29 @@ from incentive.records import Example
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a reward model wants to be asked. It stands in the checkpoint's config.json as `incentive_reward`.
-
-    `centre` is the score that counts as middling: the reward is sigmoid(score - centre).
-    """
+    """How a reward model wants to be asked, and what its scores are worth. It stands in the checkpoint's config.json as
+    `incentive_reward`."""
 
     kind: Literal["pairwise", "pointwise"]
     scores: Literal["summary", "response"]
     template: str
-    centre: float = 0.0
+    centre: float = 0.0  # pairwise: the median score of held-out answers
+    scale: float = 1.0  # pairwise: the mean difference between the two answers of a held-out pair
 
     def text(self, tokenizer: PreTrainedTokenizerBase, prompt: str | list[dict[str, str]], response: str) -> str:
         """What the model reads: the prompt in its template, then the summary or the whole response."""
         answer = chat.summary(response) if self.scores == "summary" else response
         return chat.render(self.template, prompt, tokenizer) + answer
+
+    def worth(self, scores: list[float]) -> list[float]:
+        """Scores as rewards: the probability of safe, or of pairs (score - centre) / scale.
+
+        Pairs settle a score up to a constant of each prompt. A linear scale lets an advantage cancel it; a sigmoid would
+        flatten the differences wherever the constant is large.
+        """
+        if self.kind == "pointwise":
+            return sigmoid(scores).tolist()
+        return [(s - self.centre) / self.scale for s in scores]
 
 
 class Scored(nn.Module):

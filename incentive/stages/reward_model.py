@@ -68,16 +68,17 @@ def _plan(n: int, section: RewardModel, seed: int) -> list[list[int]]:
     return steps
 
 
-def judged(learner: Learner[Scored], held: list[Unit]) -> tuple[dict[str, Any], float]:
-    """What the model makes of the held-out units, and the median of its scores."""
+def judged(learner: Learner[Scored], held: list[Unit], reading: Reading) -> tuple[dict[str, Any], Reading]:
+    """What the model makes of the held-out units, and the reading with the scale of its scores."""
     rows = [row for unit in held for row in unit.rows]
     scores = [float(said[-1]) for said in learner.score(rows)]
     if len(held[0].rows) == 2:
         pairs = [(unit.lengths[0], unit.lengths[1]) for unit in held]
-        found = calibration.of_pairs(scores[0::2], scores[1::2], pairs)
-    else:
-        found = calibration.of_labels(scores, [bool(u.safe) for u in held], [u.lengths[0] for u in held])
-    return found, float(np.median(scores))
+        scale = float(np.abs(np.subtract(scores[0::2], scores[1::2])).mean()) or 1.0
+        reading = replace(reading, centre=float(np.median(scores)), scale=scale)
+        return calibration.of_pairs(scores[0::2], scores[1::2], pairs), reading
+    found = calibration.of_labels(scores, [bool(u.safe) for u in held], [u.lengths[0] for u in held])
+    return found, reading
 
 
 def _read(data: Collection[Artifact], section: RewardModel) -> list[Any]:
@@ -135,10 +136,14 @@ def reward_model(
             saved = time.monotonic()
             if stage.stopping:
                 raise stage.stopped(step + 1)
-    results, centre = judged(learner, held)
-    reading = replace(reading, centre=centre if section.kind == "pairwise" else 0.0)
+    results, reading = judged(learner, held, reading)
     results = {"kind": section.kind, "scores": section.scores, "trained": len(train), "held_out": len(held)} | results
-    results |= {"too_long": len(found) - len(fits), "steps": len(steps), "centre": reading.centre}
+    results |= {
+        "too_long": len(found) - len(fits),
+        "steps": len(steps),
+        "centre": reading.centre,
+        "scale": reading.scale,
+    }
     write_json(stage.dir / "results.json", results)
     with write_folder(stage.dir / "model") as folder:
         save_scored(folder, learner.policy, tokenizer, reading)
