@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 from typing import Literal
 
 from incentive.verify import agree, algebra
@@ -91,15 +92,14 @@ def _covers(gold: tuple[Form, ...], answer: tuple[Form, ...]) -> bool:
 
 
 def _any_order(gold: tuple[Form, ...], answer: tuple[Form, ...]) -> bool:
-    if len(gold) != len(answer):
-        return False
+    """Each part of the gold one once. A part that the answer repeats counts once, if the gold one repeats none."""
     left = list(answer)
     for g in gold:
         at = next((i for i, a in enumerate(left) if same(g, a)), None)
         if at is None:
             return False
         del left[at]
-    return True
+    return not left or (_covers(gold, tuple(left)) and not any(same(g, h) for g, h in combinations(gold, 2)))
 
 
 def value_of(relation: Relation) -> Form | None:

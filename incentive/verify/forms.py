@@ -70,7 +70,9 @@ _SIGN = re.compile(r"\\(?:leqslant|geqslant|leq|geq|le|ge|lt|gt|neq|ne)(?![a-zA-
 _SIGNS = {"leqslant": "<=", "leq": "<=", "le": "<=", "≤": "<=", "geqslant": ">=", "geq": ">=", "ge": ">=", "≥": ">=", "lt": "<",
           "gt": ">", "neq": "!=", "ne": "!=", "≠": "!=", "==": "="}  # fmt: skip
 _MATRIX = re.compile(r"\\begin\{([bpBV]?matrix|array)\}(?:\{[clr| ]*\})?(.*?)\\end\{\1\}", re.DOTALL)
-_NAME = re.compile(r"\\?[a-zA-Z]+(?:_(?:[a-zA-Z0-9]|\{[a-zA-Z0-9]{1,9}\}))?(?:\([a-zA-Z0-9, ]{1,20}\))?'?")
+_NAME = re.compile(
+    r"\\?[a-zA-Z]+(?:_(?:[a-zA-Z0-9]|\{[a-zA-Z0-9]{1,9}\}))?(?:\([a-zA-Z0-9, ]{1,20}\))?'?|\((?:[a-zA-Z], ?){1,5}[a-zA-Z]\)"
+)
 _BASE = re.compile(r"([0-9A-F]{1,60})_\{?([0-9]{1,2})\}?")
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*")
 _INFINITE = re.compile(r"[+-]?(?:\\infty|\\infin|oo|inf|infinity)")

@@ -79,7 +79,9 @@ def clean(text: str) -> tuple[str, str]:
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: "^{" + "".join(_SUPER[c] for c in m[0]) + "}", text)
     text = _bold(text).removesuffix(".").strip()
     text = re.sub(r"√\s*([0-9]+)", r"\\sqrt{\1}", text).replace("√", r"\sqrt").replace("**", "^")
+    text = _span(text)
     text = re.sub(r"^\\\[(.*)\\\]$|^\\\((.*)\\\)$|^\$\$(.*)\$\$$|^\$([^$]*)\$$", _inside, text, flags=re.DOTALL)
+    text = re.sub(r"(?<=[0-9]),\\! ?(?=[0-9]{3})|(?<=[0-9]) ?\{, ?\}(?=[0-9]{3})", "", text)
     text = _MONEY.sub(lambda m: "-" if "-" in m[0] else "", text)
     text = _PERCENT.sub("%", re.sub(r"\$([^$]*)\$", r"\1", text))
     text, unit = _split_unit(_LINK.sub(", ", text).strip())
@@ -87,12 +89,28 @@ def clean(text: str) -> tuple[str, str]:
     text = text.removesuffix(".").strip()
     if _THOUSANDS.fullmatch(text):
         text = re.sub(r"[{}, ]", "", text)
-    text = re.sub(r"(?<=[0-9])\{,\}(?=[0-9]{3})", "", text)
     if science := _SCIENCE.fullmatch(text):
         text = f"{science[1]}*10^{{{science[2]}}}"
     if "\\begin" not in text:
         text = re.sub(r"\s*,?\s*\n\s*", ", ", text)
     return _last_claim(text), unit
+
+
+_SPAN = re.compile(r"\$\$[^$]*\$\$|\$[^$]*\$|\\\[[^$]*?\\\]|\\\([^$]*?\\\)", re.DOTALL)
+_PROSE = re.compile(r"[A-Za-z ,:;'*\n]*")
+_DENIES = re.compile(r"\b(?:not|never|neither|nor|except|without|unlike|cannot)\b|n't\b", re.IGNORECASE)
+
+
+def _span(text: str) -> str:
+    """The only piece of mathematics in a sentence of plain words that ends with it."""
+    spans = list(_SPAN.finditer(text))
+    if len(spans) != 1:
+        return text
+    before, after = text[: spans[0].start()], text[spans[0].end() :].strip(" .*\n")
+    if not _PROSE.fullmatch(before) or _DENIES.search(before) or (after and not _PERCENT.fullmatch(f"0{after}", 1)):
+        return text
+    inner = re.sub(r"^(?:\$\$?|\\[\[(])|(?:\$\$?|\\[\])])$", "", spans[0][0]).strip()
+    return f"{inner}%" if after else inner
 
 
 def _bold(text: str) -> str:
