@@ -272,7 +272,7 @@ class Api:
         if isinstance(prompt, str):
             return [list(self.tokenizer.encode(prompt, add_special_tokens=False))]
         if prompt and isinstance(prompt[0], int):
-            return [self._known(cast("list[int]", prompt), "prompt")]
+            return [self._known(prompt, "prompt")]
         return [ids for one in cast("list[str] | list[list[int]]", prompt) for ids in self._ids(one)]
 
     async def _pieces(
