@@ -75,6 +75,8 @@ def _values(name: str, reward: Reward, problem: Problem, samples: list[Sample]) 
     fault, values = None, None
     try:
         values = reward(problem, given)
+    except RewardError:  # a grader that is down stops the run
+        raise
     except Exception as error:  # a broken verifier is data, and the caller counts it
         fault = f"{name}: {type(error).__name__}: {error}"
     if list(map(id, given)) != list(map(id, samples)) or [_print(s) for s in samples] != before:

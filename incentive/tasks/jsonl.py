@@ -5,7 +5,8 @@
 
 A problem's content is its prompt (Unicode NFC, runs of white space as one space), whatever file it stands in, so the
 same prompt in a training and in a test file is found. Its split is the line's own or, as for every task, a hash of the
-content. Other fields are left alone. A faulty line is an error with its number; nothing is skipped in silence.
+content. `"check"` names how its answer is compared (docs/grading.md); without it, answers that mean the same are equal.
+Other fields are left alone. A faulty line is an error with its number; nothing is skipped in silence.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any, NoReturn
 from incentive.records import SPLITS, Problem, Split, hash64, split_of
 
 Check = Callable[[Problem, str], bool]
+CHECKS = ("text", "choice", "number", "set", "list", "interval", "matrix", "maths")  # those of verify.answers
 
 
 class TaskError(ValueError):
@@ -168,7 +170,22 @@ def _read(text: bytes, n: int, path: Path) -> Line:
     if split is not None and split not in SPLITS:
         raise TaskError(f"{where}: unknown split {str(split)[:40]!r}; choose train, val or test, or leave it out")
     name = f"line-{n}" if given is None else str(given)
-    return Line(n, name, key, split or split_of(key), data["prompt"], answer, {"line": n})
+    tags = {"line": n, **_check(data, where)}
+    return Line(n, name, key, split or split_of(key), data["prompt"], answer, tags)
+
+
+def _check(data: dict[str, Any], where: str) -> dict[str, Any]:
+    """The line's `check` and `tolerance`, where it names one."""
+    check, tolerance = data.get("check"), data.get("tolerance", 0)
+    if check is not None and check not in CHECKS:
+        near = difflib.get_close_matches(str(check), CHECKS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(CHECKS)}"
+        raise TaskError(f"{where}: unknown check {str(check)[:40]!r}; {hint}")
+    if "tolerance" in data and check != "number":
+        raise TaskError(f'{where}: a tolerance goes with "check": "number"')
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | Decimal) or not 0 <= tolerance < 1:
+        raise TaskError(f"{where}: the tolerance must be a share of the answer, from 0 to below 1, such as 0.01")
+    return {"check": check, "tolerance": float(tolerance)} if check else {}
 
 
 class Listed:
@@ -227,6 +244,10 @@ class Listed:
     def check(self, problem: Problem, answer: str) -> bool:
         if self._check is not None:
             return self._check(problem, answer)
+        if kind := problem.tags.get("check"):
+            from incentive.verify import grade  # starts worker processes: only where a line asks for it
+
+            return grade.check(kind, problem.answer, answer, problem.tags["tolerance"])
         found = meaning(answer)
         return found is not None and found == meaning(problem.answer)
 
