@@ -59,11 +59,12 @@ def data(folder: Path) -> dict[str, float]:
         for i, p in enumerate(asked)
     ]
     said = {int(s.problem_id): s.text for s in player.sample(wanted)}
+    # inspect takes the thinking out of an answer and keeps it as reasoning
     until = [said[i].partition(chat.END_ANSWER)[0] for i in range(WRITTEN)]
     lines: dict[str, list[dict[str, Any]]] = {
         "choice": rows,
         "write": [{"question": chat.render("mini", p.prompt), "answer": until[i]} for i, p in enumerate(asked)],
-        "inspect": [{"input": p.prompt, "target": said[i]} for i, p in enumerate(asked)],
+        "inspect": [{"input": p.prompt, "target": said[i].rpartition(chat.END_THINK)[2]} for i, p in enumerate(asked)],
     }
     for name, found in lines.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in found))

@@ -95,6 +95,7 @@ def test_a_version_is_what_was_read_wherever_it_lies(tmp_path: Path) -> None:
     assert a.version == b.version != c.version
     assert b.origin["dataset"] == "owner/name"
     assert len(next(iter(b.origin["files"].values()))) == 64
+    assert Hub("owner/name", Fields("problem", "level"), data=tmp_path / "b/y.jsonl").version != a.version
     judged = Hub("owner/name", PLAIN, data=tmp_path / "b/y.jsonl", check=lambda _p, _a: True)
     assert judged.version != a.version
 
@@ -165,6 +166,12 @@ def test_named_in_settings(tmp_path: Path) -> None:
     assert isinstance(task, Hub)
     assert len(distinct(task, 0, "train", 40)) == 40
     assert {s: task.size(s) for s in SPLITS} == {"train": 40, "val": 0, "test": 0}
+    maths = find(f"hub:{tmp_path}?question=problem&answer=answer&check=number&hold=test")
+    problem = maths.problem(0, "test", 0)
+    assert maths.check(problem, f"so it is \\boxed{{{problem.answer}.0}}")
+    assert not maths.check(problem, "it is 7.5")
+    with pytest.raises(TaskError, match="check=sums: choose text, choice, number"):
+        find(f"hub:{tmp_path}?check=sums")
     with pytest.raises(TaskError, match="did you mean 'question'"):
         find(f"hub:{tmp_path}?qestion=problem")
     with pytest.raises(TaskError, match="choose train, val or test"):

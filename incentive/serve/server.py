@@ -6,14 +6,12 @@ import contextlib
 import errno
 import os
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from incentive.run import RunError
 
 SLOTS = 64  # rows that decode together, memory permitting
-SWITCH_S = 0.0005  # the web server's thread must not wait ten times 5 ms for the lanes
 GRACE_S = 5  # for requests at work when the server is asked to stop
 
 
@@ -50,7 +48,6 @@ def serve(
 
     with contextlib.closing(listening):
         settle(threads)
-        sys.setswitchinterval(SWITCH_S)
         folder = resolve(model_folder(model))
         policy, tokenizer = load_policy(folder, device=device)
         if not isinstance(policy, Lean):

@@ -29,7 +29,18 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from incentive.records import SPLITS, Split, hash64, split_of
-from incentive.tasks.jsonl import Check, Line, Listed, TaskError, answer_text, as_object, content, judged_by, meaning
+from incentive.tasks.jsonl import (
+    CHECKS,
+    Check,
+    Line,
+    Listed,
+    TaskError,
+    answer_text,
+    as_object,
+    content,
+    judged_by,
+    meaning,
+)
 
 FORMATS = (".parquet", ".jsonl", ".json", ".csv")
 Row = dict[str, Any]
@@ -375,7 +386,8 @@ class Hub(Listed):
         self.left_out: dict[str, int] = {}
         lines = self._lines(table, hold)
         super().__init__(name or source.id, str(data or source.id), lines, check, vote_key)
-        self.version = table.version + judged_by(check)
+        mapped = repr(self.reader) if isinstance(self.reader, Fields) else judged_by(self.reader)
+        self.version = f"{table.version} {hash64(mapped, hold):016x}{judged_by(check)}"
 
     def _lines(self, table: Table, hold: Split | None) -> list[Line]:
         """The rows that are problems, each content once; the others are counted."""
@@ -442,6 +454,8 @@ def named(name: str) -> Hub:
             raise TaskError(
                 f"{name}: unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}")
             )  # fmt: skip
+    if given.get("check", "text") not in CHECKS:
+        raise TaskError(f"{name}: check={given['check']}: choose {', '.join(CHECKS)}, or leave it out")
     hold = given.pop("hold", None)
     if hold is not None and hold not in SPLITS:
         raise TaskError(f"{name}: hold={hold}: choose train, val or test, or leave it out")

@@ -169,14 +169,13 @@ def _read(text: bytes, n: int, path: Path) -> Line:
     split = data.get("split")
     if split is not None and split not in SPLITS:
         raise TaskError(f"{where}: unknown split {str(split)[:40]!r}; choose train, val or test, or leave it out")
-    check, tolerance = _check(data, where)
-    tags = {"line": n} | ({"check": check, "tolerance": tolerance} if check else {})
     name = f"line-{n}" if given is None else str(given)
+    tags = {"line": n, **_check(data, where)}
     return Line(n, name, key, split or split_of(key), data["prompt"], answer, tags)
 
 
-def _check(data: dict[str, Any], where: str) -> tuple[str | None, float]:
-    """The line's `check` and `tolerance`."""
+def _check(data: dict[str, Any], where: str) -> dict[str, Any]:
+    """The line's `check` and `tolerance`, where it names one."""
     check, tolerance = data.get("check"), data.get("tolerance", 0)
     if check is not None and check not in CHECKS:
         near = difflib.get_close_matches(str(check), CHECKS, n=1)
@@ -186,7 +185,7 @@ def _check(data: dict[str, Any], where: str) -> tuple[str | None, float]:
         raise TaskError(f'{where}: a tolerance goes with "check": "number"')
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | Decimal) or not 0 <= tolerance < 1:
         raise TaskError(f"{where}: the tolerance must be a share of the answer, from 0 to below 1, such as 0.01")
-    return check, float(tolerance)
+    return {"check": check, "tolerance": float(tolerance)} if check else {}
 
 
 class Listed:

@@ -90,12 +90,12 @@ def vote(kind: str, text: str | None) -> str | None:
     found = marked(kind, text)
     if found is None:
         return None
-    from incentive.verify import answers
+    from incentive.verify import reading
 
     if kind == "choice":
-        return answers.choice(found)
+        return reading.choice(found)
     try:
-        return meaning(answers.clean(found)[0].replace(" ", ""))
+        return meaning(reading.clean(found)[0].replace(" ", ""))
     except ValueError:  # unreadable
         return meaning(found)
 
