@@ -69,6 +69,9 @@ def client(mini: tuple[Any, Any]) -> Iterator[Client]:
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
+    until = time.monotonic() + 30
+    while not server.started and time.monotonic() < until:
+        time.sleep(0.01)
     yield Client(listening.getsockname()[1])
     server.should_exit = True
     thread.join(20)
