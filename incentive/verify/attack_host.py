@@ -70,9 +70,10 @@ class Host:
         (self.folder / "tests.json").write_text(json.dumps({"output": self.secret}))
         for path in self._marks():
             path.unlink()
-        if getattr(self, "bystander", None):
-            self.bystander.kill()
-            self.bystander.wait()
+        before: subprocess.Popen[bytes] | None = getattr(self, "bystander", None)
+        if before:
+            before.kill()
+            before.wait()
         self.bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(36000)"])
         self.usual = self._bystander()
 
