@@ -278,7 +278,9 @@ def test_it_learns_what_is_safe_from_the_whole_response_alone(safety: Artifact, 
     assert found["auc"] > 0.97
     assert found["false_safe"]["share"] < 0.1
     assert found["false_unsafe"]["share"] < 0.1
-    blind = results_of(train(tmp_path, SAFETY.model_copy(update={"scores": "summary"})))  # the word is in the thinking
+    blind = results_of(
+        train(tmp_path, SAFETY.model_copy(update={"scores": "summary", "epochs": 1}), 400)
+    )  # the word is in the thinking
     assert abs(blind["auc"] - 0.5) < 0.2
 
 
