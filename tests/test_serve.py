@@ -22,7 +22,7 @@ from incentive.model.checkpoint import load_policy, resolve, stop_ids
 from incentive.model.lean import Lean
 from incentive.records import Request, hash64
 from incentive.run import RunError
-from incentive.serve import api
+from incentive.serve import api, asked
 from incentive.serve.loop import Loop
 from incentive.serve.server import _bound
 from incentive.serve.text import Text
@@ -245,7 +245,7 @@ def test_faults_of_the_request(client: Client, monkeypatch: pytest.MonkeyPatch) 
     client.refused("/v1/completions", None, 405, method="GET")
     assert client.refused("/v1/completions", [1], 400)["type"] == "invalid_request_error"
     assert client.refused("/v1/chat/completions", {"messages": [{"role": "user"}]}, 400)["param"] == "messages"
-    monkeypatch.setattr(api, "MAX_BODY", 100)
+    monkeypatch.setattr(asked, "MAX_BODY", 100)
     assert client.refused("/v1/completions", {"prompt": "x" * 200}, 413)["message"].startswith("the request is larger")
 
 
