@@ -83,7 +83,8 @@ def _results(results: dict[str, Any]) -> str:
         head
         + "\n".join(rows)
         + "\n\npass@1 is the mean over k answers to each problem, temperature 0.6 and top-p 0.95 unless "
-        "`results.json` says otherwise; intervals take the problem as their unit. Test problems share no content with training."
+        "`results.json` says otherwise; intervals take the problem as their unit. The run's own tasks "
+        "are split by a hash of their content, so its test problems are not those it trained on; that says nothing of public benchmarks."
     )
 
 
@@ -98,8 +99,8 @@ def _limits(found: RunFiles, made: str) -> str:
     if cap := section.get("sampling", {}).get("max_tokens"):
         told.append(f"- It was trained with answers of at most {cap} tokens.")
     told += [
-        "- Single questions only: no conversation of several turns, no tools, no structured output was trained or measured unless a table "
-        "above names it.",
+        "- Only what the tables above name was measured; of conversations of several turns, tools and structured output they say "
+        "nothing unless they name them.",
         "- A right answer was rewarded, not the way to it: its thinking may be wrong, circular, or in a mix of languages.",
         "- Results come from one run with one seed; another seed gives other figures.",
     ]
@@ -112,8 +113,8 @@ def _safety(results: dict[str, Any]) -> str:
     safe = {t: r for t, r in named.items() if any(word in t.lower() for word in SAFETY)}
     if not safe:
         return (
-            "Not measured: harmful answers, refusals of harmless requests, jailbreaks, security of the code it writes. Nothing in this "
-            "run trained it to decline anything. Do not put it before users without a risk control of your own."
+            "Not measured: harmful answers, refusals of harmless requests, jailbreaks, security of the code it writes. Take it "
+            "that it declines nothing. Do not put it before users without a risk control of your own."
         )
     rows = "\n".join(f"- {t}: {_share(r)} of {r['problems']} problems" for t, r in safe.items())
     return f"Measured:\n\n{rows}\n\nNot measured: whatever the list does not name. A deployer needs a risk control of their own."
@@ -121,6 +122,7 @@ def _safety(results: dict[str, Any]) -> str:
 
 def _lineage(manifest: dict[str, Any], base: str) -> str:
     rows = []
+    rl = ", ".join(f"`{s['stage']}`" for s in manifest["stages"] if "num_generations" in (s["settings"] or {}))
     for s in manifest["stages"]:
         data = ", ".join(f"{k}: {_listed(v)}" for k, v in s["data"].items()) or "none"
         frm = ", ".join(f"`{m}`" if len(str(m)) != 16 else f"`{base}` ({m})" for m in s["made_from"]) or "nothing"
@@ -128,8 +130,13 @@ def _lineage(manifest: dict[str, Any], base: str) -> str:
     return (
         "| stage | makes | from | saw |\n|---|---|---|---|\n"
         + "\n".join(rows)
-        + "\n\nReinforcement learning saw problems and checks of "
-        "their answers, and no reasoning written by a person. Keys, settings and hashes: `manifest.json`."
+        + "\n\n"
+        + (
+            f"Reinforcement learning ({rl}) saw problems and the grades of its own answers, no others' answers. "
+            if rl
+            else ""
+        )
+        + "Keys, settings and hashes: `manifest.json`."
     )
 
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from incentive.config import ConfigError
-from incentive.tasks.hub import Fault, Fields, Hub, Item, Row, Skip, Source, question_text, value
+from incentive.tasks.hub import Fault, Fields, Hub, Item, Skip, question_text, value
+from incentive.tasks.rows import Row, Source
 from incentive.verify.constraints import ConstraintError, from_ifeval
 
 Kind = Literal["number", "maths", "choice", "code", "instructions"]

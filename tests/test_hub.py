@@ -13,8 +13,9 @@ import pytest
 
 from incentive.records import SPLITS, split_of
 from incentive.tasks import distinct, find
-from incentive.tasks.hub import Fields, Hub, Source, read
+from incentive.tasks.hub import Fields, Hub
 from incentive.tasks.jsonl import Jsonl, TaskError, content
+from incentive.tasks.rows import Source, read
 
 ROWS = [
     {"problem": f"What is {i} + {i}?", "answer": str(2 * i), "level": i % 5, "extra": {"gold": 2 * i}}

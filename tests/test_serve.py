@@ -22,8 +22,8 @@ from incentive.model.checkpoint import load_policy, resolve, stop_ids
 from incentive.model.lean import Lean
 from incentive.records import Request, hash64
 from incentive.run import RunError
-from incentive.serve import api
-from incentive.serve.loop import Loop
+from incentive.serve import api, asked
+from incentive.serve.loop import Ask, Loop, Piece
 from incentive.serve.server import _bound
 from incentive.serve.text import Text
 
@@ -31,8 +31,8 @@ PROMPT = "User: use 3,7,25 to make 46\nAssistant:"
 
 
 class Client:
-    def __init__(self, port: int):
-        self.port = port
+    def __init__(self, port: int, loop: Loop):
+        self.port, self.loop = port, loop
 
     def send(self, path: str, data: Any = None, raw: bytes | None = None, method: str = "POST") -> tuple[int, Any]:
         link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -72,7 +72,7 @@ def client(mini: tuple[Any, Any]) -> Iterator[Client]:
     until = time.monotonic() + 30
     while not server.started and time.monotonic() < until:
         time.sleep(0.01)
-    yield Client(listening.getsockname()[1])
+    yield Client(listening.getsockname()[1], loop)
     server.should_exit = True
     thread.join(20)
     loop.close()
@@ -248,7 +248,7 @@ def test_faults_of_the_request(client: Client, monkeypatch: pytest.MonkeyPatch) 
     client.refused("/v1/completions", None, 405, method="GET")
     assert client.refused("/v1/completions", [1], 400)["type"] == "invalid_request_error"
     assert client.refused("/v1/chat/completions", {"messages": [{"role": "user"}]}, 400)["param"] == "messages"
-    monkeypatch.setattr(api, "MAX_BODY", 100)
+    monkeypatch.setattr(asked, "MAX_BODY", 100)
     assert client.refused("/v1/completions", {"prompt": "x" * 200}, 413)["message"].startswith("the request is larger")
 
 
@@ -265,17 +265,38 @@ def test_more_than_fits_is_told_to_come_again(client: Client) -> None:
     assert set(found) == {200, 429}
 
 
-def test_a_client_that_goes_away_frees_its_rows(client: Client) -> None:
+def test_a_client_that_goes_away_frees_its_rows(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for: list[Ask] = []
+    reasons: list[str | None] = []
+    submit = client.loop.submit
+
+    def watched(asks: list[Ask]) -> None:
+        for ask in asks:
+            put = ask.put
+
+            def told(piece: Piece, put: Any = put) -> None:
+                reasons.append(piece.reason)
+                put(piece)
+
+            ask.put = told
+        submit(asks)
+        asked_for.extend(asks)
+
+    monkeypatch.setattr(client.loop, "submit", watched)
     for stream in (False, True):
-        data = json.dumps({"prompt": PROMPT, "n": 8, "max_tokens": 215, "stream": stream, "ignore_eos": True}).encode()
+        asked_for.clear()
+        data = json.dumps({"prompt": PROMPT, "n": 40, "max_tokens": 215, "stream": stream, "ignore_eos": True}).encode()
         link = socket.create_connection(("127.0.0.1", client.port))
         link.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data))
-        time.sleep(0.03)
-        link.close()
         until = time.monotonic() + 5
+        while not asked_for and time.monotonic() < until:
+            time.sleep(0.001)
+        link.close()
         while client.send("/health", method="GET")[1]["rows"] and time.monotonic() < until:
             time.sleep(0.01)
         assert client.send("/health", method="GET")[1]["rows"] == 0
+        assert all(ask.cancelled for ask in asked_for)
+    assert sum(r is not None for r in reasons) < 40  # of 80: most never came to their end
 
 
 def test_text_keeps_characters_whole(mini: tuple[Any, Any]) -> None:

@@ -66,7 +66,7 @@ def test_math500(tmp_path: Path) -> None:
 
 
 def test_gpqa(tmp_path: Path) -> None:
-    path = tmp_path / "gpqa_diamond.csv"
+    path = tmp_path / "copy of diamond.csv"  # a local copy may have another name
     names = ["Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"]
     with path.open("w", newline="") as file:
         out = csv.DictWriter(file, names)
@@ -358,6 +358,9 @@ def test_killed_and_resumed_gives_the_same_results(tmp_path: Path, monkeypatch: 
     again = run(tmp_path / "b", count=count)
     assert (tmp_path / "a/results.json").read_bytes() == (tmp_path / "b/results.json").read_bytes()
     assert again["tasks"] == whole["tasks"]
+    rows = [json.loads(x) for x in (tmp_path / "b/metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows] == list(range(1, 13))
+    assert all(r["tokens/sampled"] for r in rows)
     assert -calls == 10_000 - (96 - 32)  # only what was missing was sampled
     paired = compare.differences(*(compare.read(str(tmp_path / x), lambda _: {}) for x in "ab"))
     assert paired["countdown3"]["difference"] == 0

@@ -2,7 +2,7 @@
 
 Beside them what lm-eval and other clients of vLLM ask for: `/health`, `/tokenize`, `/detokenize`, `/tokenizer_info`, and in a
 request `top_k` and `ignore_eos`. A setting that we do not have is refused unless it has its neutral value, so that nobody
-measures something else than was asked. The only file that imports starlette.
+measures something else than was asked. Starlette is imported here and in `asked` alone.
 """
 
 from __future__ import annotations
@@ -14,118 +14,28 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Annotated, Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from incentive.records import hash64
+from incentive.serve.asked import (
+    MAX_ROWS,
+    NEUTRAL,
+    Chat,
+    Completion,
+    Detokenize,
+    Refused,
+    Shared,
+    Tokenize,
+    body,
+    parsed,
+)
 from incentive.serve.loop import Ask, Loop, Piece, Token
-
-MAX_BODY = 8 << 20  # bytes
-MAX_ROWS = 256  # answers that one request may ask for
-
-
-class Refused(Exception):
-    """A request that is not answered: a status and OpenAI's error object."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        kind: str = "invalid_request_error",
-        param: str | None = None,
-        code: str | None = None,
-    ):
-        super().__init__(message)
-        self.status, self.error = status, {"message": message, "type": kind, "param": param, "code": code}
-
-    def response(self) -> JSONResponse:
-        headers = {"Retry-After": "1"} if self.status in (429, 503) else None
-        return JSONResponse({"error": self.error}, self.status, headers)
-
-
-# what a request may say
-
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,), "presence_penalty": (0,), "repetition_penalty": (1,), "logit_bias": ({},), "suffix": ("",), "best_of": (1,),
-    "min_p": (0,), "tools": ([],), "functions": ([],), "tool_choice": ("none", "auto"), "response_format": ({"type": "text"},),
-    "use_beam_search": (False,), "min_tokens": (0,), "prompt_logprobs": (0,),
-}  # fmt: skip
-
-
-class _Shared(BaseModel):
-    model_config = ConfigDict(extra="allow", protected_namespaces=())
-
-    model: str | None = None
-    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None  # -1 and 0: off
-    n: Annotated[int, Field(ge=1, le=MAX_ROWS)] | None = None
-    max_tokens: Annotated[int, Field(ge=0)] | None = None
-    stop: str | list[str] | None = None
-    seed: int | None = None
-    stream: bool | None = None
-    stream_options: dict[str, Any] | None = None
-    ignore_eos: bool | None = None
-
-
-class Completion(_Shared):
-    prompt: str | list[int] | list[str] | list[list[int]]
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    echo: bool | None = None
-
-
-class Chat(_Shared):
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=0)] | None = None
-
-
-class Tokenize(BaseModel):
-    prompt: str
-    add_special_tokens: bool = False
-
-
-class Detokenize(BaseModel):
-    tokens: list[int]
-
-
-Given = TypeVar("Given", bound=BaseModel)
-
-
-async def _body(request: Request) -> Any:
-    """The JSON of a request.
-
-    Raises:
-        Refused: it is too large, or none.
-    """
-    data = b""
-    async for part in request.stream():
-        data += part
-        if len(data) > MAX_BODY:
-            raise Refused(413, f"the request is larger than {MAX_BODY >> 20} MB")
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        raise Refused(400, "the request is no JSON") from None
-
-
-def _parsed(kind: type[Given], data: Any) -> Given:
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        param = str(first["loc"][0]) if first["loc"] else None
-        raise Refused(400, f"{param or 'request'}: {first['msg'].lower()}", param=param) from None
-
-
-# the app
 
 
 class Api:
@@ -188,12 +98,12 @@ class Api:
         return JSONResponse({"object": "list", "data": [about]})
 
     async def tokenize(self, request: Request) -> Response:
-        asked = _parsed(Tokenize, await _body(request))
+        asked = parsed(Tokenize, await body(request))
         ids = self.tokenizer.encode(asked.prompt, add_special_tokens=asked.add_special_tokens)
         return JSONResponse({"tokens": list(ids), "count": len(ids), "max_model_len": self.context})
 
     async def detokenize(self, request: Request) -> Response:
-        asked = _parsed(Detokenize, await _body(request))
+        asked = parsed(Detokenize, await body(request))
         return JSONResponse(
             {"prompt": self.tokenizer.decode(self._known(asked.tokens, "tokens"), skip_special_tokens=False)}
         )
@@ -210,7 +120,7 @@ class Api:
             raise Refused(400, f"{param}: a token id is outside the vocabulary of {self.vocabulary}", param=param)
         return ids
 
-    def _check(self, asked: _Shared) -> None:
+    def _check(self, asked: Shared) -> None:
         """Raises Refused: another model is asked for, or something that we cannot do."""
         if asked.model is not None and asked.model != self.name:
             raise Refused(
@@ -220,13 +130,13 @@ class Api:
                 code="model_not_found",
             )
         for name, given in (asked.model_extra or {}).items():
-            if name in _NEUTRAL and given is not None and given not in _NEUTRAL[name]:
+            if name in NEUTRAL and given is not None and given not in NEUTRAL[name]:
                 raise Refused(400, f"{name} is not supported", param=name, code="unsupported_parameter")
         if self.loop.failed:
             raise Refused(503, f"the engine has stopped: {self.loop.failed}", "server_error")
 
     def _asks(
-        self, asked: _Shared, prompts: list[list[int]], default: int | None, top: int | None, echo: bool, put: Callable[[int, Piece], None]
+        self, asked: Shared, prompts: list[list[int]], default: int | None, top: int | None, echo: bool, put: Callable[[int, Piece], None]
     ) -> list[Ask]:  # fmt: skip
         """One ask for each answer, prompt by prompt.
 
@@ -310,7 +220,7 @@ class Api:
     # completions
 
     async def completions(self, request: Request) -> Response:
-        asked = _parsed(Completion, await _body(request))
+        asked = parsed(Completion, await body(request))
         self._check(asked)
         prompts = self._ids(asked.prompt)
         if not prompts:
@@ -377,7 +287,7 @@ class Api:
     # chat
 
     async def chat(self, request: Request) -> Response:
-        asked = _parsed(Chat, await _body(request))
+        asked = parsed(Chat, await body(request))
         self._check(asked)
         if asked.max_completion_tokens is not None:
             asked.max_tokens = asked.max_completion_tokens
@@ -435,7 +345,7 @@ class Api:
     # streams
 
     async def _stream(
-        self, request: Request, make: Any, asked: _Shared, head: dict[str, Any], used: int,
+        self, request: Request, make: Any, asked: Shared, head: dict[str, Any], used: int,
         delta: Callable[[int, Piece, Any, bool], dict[str, Any]],
     ) -> Response:  # fmt: skip
         """Server-sent events; what is refused is refused before the first of them."""
