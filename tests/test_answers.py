@@ -79,12 +79,27 @@ def test_what_is_no_expression(text: str) -> None:
         parse(text)
 
 
-def test_the_points_depend_on_both_texts() -> None:
-    """An answer that agrees with the gold one at the points of another pair is still told apart."""
+def test_the_points_depend_on_both_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So an answer that agrees with the gold one at the points of another pair is still told apart."""
+    drawn: list[list[dict[str, Fraction]]] = []
+    points = agree._points
+
+    def recorded(names: list[str], seed: int) -> list[dict[str, Fraction]]:
+        drawn.append(list(points(names, seed)))
+        return drawn[-1]
+
+    monkeypatch.setattr(agree, "_points", recorded)
     gold = parse("x")
-    points = [p["x"] for p in agree._points(["x"], agree.hash64("points", gold, gold))]
-    zero = "".join(f"(x-{p.numerator}/{p.denominator})" for p in points).replace("--", "+")
+    assert agree.same(gold, parse("x+0")) is True
+    zero = "".join(f"(x-({p['x'].numerator}/{p['x'].denominator}))" for p in drawn[0])
     assert agree.same(gold, parse(f"x+{zero}")) is False
+    assert drawn[0] != drawn[1]
+
+
+@pytest.mark.parametrize("text", ["4\x002", "4\u200b2", "\u202e24", "42\ue000", "42\ud800"])
+def test_characters_that_cannot_be_seen_are_refused(text: str) -> None:
+    with pytest.raises(Unreadable, match="control characters"):
+        clean(text)
 
 
 @settings(max_examples=300, deadline=None)

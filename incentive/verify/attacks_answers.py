@@ -105,6 +105,7 @@ NEAR = [
     *_a("maths", r"1-\frac{1}{\mathrm{e}}", plus=r"1+\frac{1}{\mathrm{e}}", inverse="1-e"),
     *_a("maths", r"|x|", without_bars="x", minus="-x", square="x^2"),
     *_a("maths", "2^{2020}", plus_one="2^{2020}+1", one_more="2^{2021}"),
+    *_a("maths", r"(-\infty,1]\cup[2,\infty)", other_end=r"(-\infty,1]\cup[3,\infty)", one_part="[2,\\infty)", open_end=r"(-\infty,1)\cup[2,\infty)", everything=r"(-\infty,\infty)\cup(-\infty,\infty)"),
     *_a("maths", "(1,2)", swapped="(2,1)", closed="[1,2]", set=r"\{1,2\}", more="(1,2,3)"),
     *_a("maths", "5 cm", metres="5 m", metres_text=r"5\text{ m}", inches="5 inches"),
     *_a("maths", "12:00", other="1:00", as_number="12"),
