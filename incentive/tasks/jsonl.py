@@ -276,8 +276,12 @@ class Jsonl:
         epoch, at = divmod(i, n)
         line = self.splits[split][self._order(seed, split, epoch)[at]]
         return Problem(
-            f"{self.name}/{line.id}", line.key, line.prompt, line.answer, {"task": self.name, "line": line.number}
-            | ({"check": line.check, "tolerance": line.tolerance} if line.check else {})
+            f"{self.name}/{line.id}",
+            line.key,
+            line.prompt,
+            line.answer,
+            {"task": self.name, "line": line.number}
+            | ({"check": line.check, "tolerance": line.tolerance} if line.check else {}),
         )
 
     def check(self, problem: Problem, answer: str) -> bool:
