@@ -18,7 +18,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	@echo "setting up $(VENV): torch, transformers and a few pure packages; a minute or two"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,maths]'
 	@$(BIN)/python -m incentive.model.kernels
 	@touch $@
 
@@ -39,6 +39,8 @@ prove: setup ## rerun the long measurements (hours) and write docs/results.md
 	@$(BIN)/incentive run controls-mini --run runs/prove $$(test -f runs/prove/run.json && echo --resume)
 	@cp runs/prove/results.md docs/results.md && mkdir -p docs/results && cp runs/prove/digests/*.json docs/results/
 	@$(BIN)/python prove/kills.py
+	@$(BIN)/python prove/attacks.py
+	@$(BIN)/python prove/fuzz.py
 	@$(BIN)/python prove/attacks_sandbox.py
 	@$(BIN)/python prove/fuzz_programs.py
 	@$(BIN)/python prove/reward_models.py

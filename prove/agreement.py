@@ -16,13 +16,49 @@ from pathlib import Path
 
 from incentive.verify.grade import Grader, Question
 
-TASKS = ["aiw", "basic_arithmetic", "binary_alternation", "chain_sum", "coin_flip", "complex_arithmetic", "count_bits", "count_primes", "decimal_arithmetic", "decimal_chain_sum", "dice", "fraction_simplification", "gcd", "gsm_symbolic", "largest_island", "lcm", "leg_counting", "letter_counting", "maze", "number_sequence", "polynomial_multiplication", "power_function", "products", "rectangle_count", "rotten_oranges", "self_reference", "simple_equations", "simple_geometry"]
+TASKS = [
+    "aiw",
+    "basic_arithmetic",
+    "binary_alternation",
+    "chain_sum",
+    "coin_flip",
+    "complex_arithmetic",
+    "count_bits",
+    "count_primes",
+    "decimal_arithmetic",
+    "decimal_chain_sum",
+    "dice",
+    "fraction_simplification",
+    "gcd",
+    "gsm_symbolic",
+    "largest_island",
+    "lcm",
+    "leg_counting",
+    "letter_counting",
+    "maze",
+    "number_sequence",
+    "polynomial_multiplication",
+    "power_function",
+    "products",
+    "rectangle_count",
+    "rotten_oranges",
+    "self_reference",
+    "simple_equations",
+    "simple_geometry",
+]
 PROBLEMS = 40
 
 
 def variants(gold: str) -> dict[str, str]:
     """Answers to one problem, by what was done to the gold one."""
-    found = {"gold": gold, "empty": "", "hedge": f"{gold} or 7919", "word": "seven", "and one more": f"{gold}1", "negated": f"-{gold}"}
+    found = {
+        "gold": gold,
+        "empty": "",
+        "hedge": f"{gold} or 7919",
+        "word": "seven",
+        "and one more": f"{gold}1",
+        "negated": f"-{gold}",
+    }
     try:
         value = Fraction(gold)
     except (ValueError, ZeroDivisionError):
@@ -55,7 +91,9 @@ def gym(grader: Grader) -> None:
     print("| what was done | task | its scorer | ours | answers | such as |\n|---|---|---|---|---|---|")
     for (name, what, full), qs in sorted(differ.items(), key=lambda d: (d[0][1], d[0][0])):
         ours = grades[qs[0].id].outcome
-        print(f"| {what} | {name} | {'pass' if full else 'fail'} | {ours} | {len(qs)} | `{qs[0].answer[:50]}` for `{qs[0].gold[:50]}` |")
+        print(
+            f"| {what} | {name} | {'pass' if full else 'fail'} | {ours} | {len(qs)} | `{qs[0].answer[:50]}` for `{qs[0].gold[:50]}` |"
+        )
 
 
 def examples(folder: Path) -> list[tuple[str, str, bool]]:
@@ -63,10 +101,17 @@ def examples(folder: Path) -> list[tuple[str, str, bool]]:
     found = []
     for path in sorted(folder.glob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not (isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "parametrize" and len(node.args) > 1):
+            if not (
+                isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "parametrize" and len(node.args) > 1
+            ):
                 continue
             names = ast.literal_eval(node.args[0]).replace(" ", "").split(",")
-            if names[:2] != ["gold", "pred"] or not isinstance(node.args[1], ast.List) or "strict" in names or "allow_set_relation_comp" in names:
+            if (
+                names[:2] != ["gold", "pred"]
+                or not isinstance(node.args[1], ast.List)
+                or "strict" in names
+                or "allow_set_relation_comp" in names
+            ):
                 continue
             at = next(i for i, n in enumerate(names) if n in ("expected", "result"))
             for row in node.args[1].elts:
@@ -83,7 +128,9 @@ def math_verify(grader: Grader, folder: Path) -> None:
     asked = examples(folder)
     grades = grader.grade(Question(str(i), "maths", gold, answer) for i, (gold, answer, _) in enumerate(asked))
     table = Counter((expected, grades[str(i)].outcome) for i, (*_, expected) in enumerate(asked))
-    print(f"{len(asked)} examples: {dict(table)}\n\n| gold | answer | its tests say | ours | why |\n|---|---|---|---|---|")
+    print(
+        f"{len(asked)} examples: {dict(table)}\n\n| gold | answer | its tests say | ours | why |\n|---|---|---|---|---|"
+    )
     for i, (gold, answer, expected) in enumerate(asked):
         grade = grades[str(i)]
         if (grade.outcome == "pass") != expected:

@@ -52,6 +52,8 @@ def act(payload: Any) -> Any:
         child = subprocess.Popen(["sleep", "60"])
         Path(payload[1]).write_text(str(child.pid))
         time.sleep(60)
+    if what == "nap":
+        time.sleep(0.01)
     if what == "pid":
         return os.getpid()
     return payload

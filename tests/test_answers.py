@@ -19,7 +19,7 @@ pytest.importorskip("math_verify")
 SAME = [
     (r"\frac{x+2}{7}", r"\frac{x}{7}+\frac27"), (r"\tan^2(y)+1", r"\sec^2 y"), (r"2\frac13", "7/3"), ("3 1/2", "7/2"), (r"\sqrt{8}", r"2\sqrt2"),
     ("|x|", r"\sqrt{x^2}"), (r"\log_2 8", "3"), ("5!", "120"), (r"\binom{5}{2}", "10"), (r"e^{i\pi}", "-1"), (r"\sqrt[3]{-8}", "-2"), (r"2\ln x", r"\ln x^2"),
-    ("x_1+x_{12}", "x_{12}+x_1"), ("-2^2", "-4"), ("2^-1", "0.5"), ("0.1+0.2", "0.3"), (r"\sin^2 x+\cos^2 x", "1"), ("1/2x", "x/2"),
+    ("x_1+x_{12}", "x_{12}+x_1"), ("-2^2", "-4"), ("2^-1", "0.5"), ("0.1+0.2", "0.3"), (r"\sin^2 x+\cos^2 x", "1"), (r"(0\cdot\sqrt{13})^{2}", "0"), ("1/2x", "x/2"),
 ]  # fmt: skip
 OTHER = [
     ("-2^2", "4"), (r"\sqrt{x^2}", "x"), (r"\ln x^2", r"2\ln x"), ("2^{2020}", "2^{2020}+1"), ("1/3", "0.333333"), (r"\pi", "22/7"), (r"\sin(10^{500})", "1"),
@@ -79,12 +79,27 @@ def test_what_is_no_expression(text: str) -> None:
         parse(text)
 
 
-def test_the_points_depend_on_both_texts() -> None:
-    """An answer that agrees with the gold one at the points of another pair is still told apart."""
+def test_the_points_depend_on_both_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So an answer that agrees with the gold one at the points of another pair is still told apart."""
+    drawn: list[list[dict[str, Fraction]]] = []
+    points = agree._points
+
+    def recorded(names: list[str], seed: int) -> list[dict[str, Fraction]]:
+        drawn.append(list(points(names, seed)))
+        return drawn[-1]
+
+    monkeypatch.setattr(agree, "_points", recorded)
     gold = parse("x")
-    points = [p["x"] for p in agree._points(["x"], agree.hash64("points", gold, gold))]
-    zero = "".join(f"(x-{p.numerator}/{p.denominator})" for p in points).replace("--", "+")
+    assert agree.same(gold, parse("x+0")) is True
+    zero = "".join(f"(x-({p['x'].numerator}/{p['x'].denominator}))" for p in drawn[0])
     assert agree.same(gold, parse(f"x+{zero}")) is False
+    assert drawn[0] != drawn[1]
+
+
+@pytest.mark.parametrize("text", ["4\x002", "4\u200b2", "\u202e24", "42\ue000", "42\ud800"])
+def test_characters_that_cannot_be_seen_are_refused(text: str) -> None:
+    with pytest.raises(Unreadable, match="control characters"):
+        clean(text)
 
 
 @settings(max_examples=300, deadline=None)

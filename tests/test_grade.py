@@ -35,7 +35,7 @@ def sample(id: str, text: str) -> Sample:
 
 def test_attacks_fail_and_true_answers_pass(grader: Grader) -> None:
     assert len(attacks_answers.ATTACKS) >= 100
-    assert [r for r in attacks_answers.run(grader) if r.outcome != "fail"] == []
+    assert [r for r in attacks_answers.run(grader) if r.outcome != "fail" or r.why.startswith("over ")] == []
     true = attacks_answers.run_true(grader)
     assert len(true) >= 100
     assert [r for r in true if r.outcome != "pass"] == []
@@ -109,6 +109,20 @@ def test_a_down_grader_stops_the_reward_and_is_not_counted_as_ungraded() -> None
 
     with pytest.raises(RewardError, match="down"):
         rewards.each({"a": down}, {"a": 1.0})(Problem("p", "k", "q", "1"), [sample("s", "x")])
+
+
+def test_what_nobody_audits_and_what_differs_is_counted() -> None:
+    with Grader(["maths"], workers=1) as grader:
+        found = grader.grade(
+            [
+                Question("a", "maths", r"\mathbb{R}\setminus\{2\}", "3"),
+                Question("b", "maths", "x", "x==x"),
+                Question("c", "maths", "1", "1"),
+            ]
+        )
+        assert [g.outcome for g in found.values()] == ["fail", "fail", "pass"]
+        assert grader.counts["by math-verify alone"] == 1
+        assert grader.counts["fail"] == 2
 
 
 def test_the_accuracy_reward(grader: Grader) -> None:

@@ -113,7 +113,9 @@ def _power(base: Value, exponent: Value) -> Value:
             return _power(exact, Fraction(exponent.numerator))
     b, x = _mp(base), _mp(exponent)
     if not b:
-        raise ZeroDivisionError("a power of 0")
+        if _MP.im(x) or x <= 0:
+            raise ZeroDivisionError("0 to a power of 0 or less")
+        return b
     if abs(x) * (abs(_MP.mag(b)) + 1) > BITS:
         raise TooLarge("the power is too large")
     return _MP.power(b, x)

@@ -75,7 +75,7 @@ HEDGES = [
 TRUNCATED = [
     *_a("maths", "1\n2\n3", first_line="1", two_lines="1\n2", more_lines="1\n2\n3\n4", repeated_line="1\n1\n1"),
     *_a("list", "1, 2, 3", first="1", cut="1, 2", longer="1, 2, 3, 4", order="3, 2, 1", empty="()", nested="((1,2),3)"),
-    *_a("set", r"\{1,2,3\}", cut=r"\{1,2\}", longer=r"\{1,2,3,4\}", empty=r"\{\}", empty_set=r"\emptyset", dots=r"\{1,\dots,3\}", naturals=r"\mathbb{N}", one="1", interval="[1,3]"),
+    *_a("set", r"\{1,2,3\}", cut=r"\{1,2\}", longer=r"\{1,2,3,4\}", empty=r"\{\}", empty_set=r"\emptyset", dots=r"\{1,\dots,3\}", naturals=r"\mathbb{N}", one="1", interval="[1,3]", not_worked_out=r"\{2-1,2,3\}"),
     *_a("matrix", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", one_row=r"\begin{pmatrix}1&2\end{pmatrix}", flat="[1,2,3,4]", transposed=r"\begin{pmatrix}1&3\\2&4\end{pmatrix}", ragged="[[1,2],[3]]", empty=r"\begin{pmatrix}\end{pmatrix}", unclosed=r"\begin{pmatrix}1&2\\3&4", determinant="-2", more_columns=r"\begin{pmatrix}1&2&0\\3&4&0\end{pmatrix}"),
     *_a("interval", "[0,1)", closed="[0,1]", open_="(0,1)", wider="[0,2)", swapped="(1,0]", cut="[0", union=r"[0,1)\cup[1,2)", all_=r"(-\infty,\infty)", inequality=r"0\le x\le 1", braces=r"\{0,1\}"),
 ]  # fmt: skip
@@ -105,6 +105,7 @@ NEAR = [
     *_a("maths", r"1-\frac{1}{\mathrm{e}}", plus=r"1+\frac{1}{\mathrm{e}}", inverse="1-e"),
     *_a("maths", r"|x|", without_bars="x", minus="-x", square="x^2"),
     *_a("maths", "2^{2020}", plus_one="2^{2020}+1", one_more="2^{2021}"),
+    *_a("maths", r"(-\infty,1]\cup[2,\infty)", other_end=r"(-\infty,1]\cup[3,\infty)", one_part="[2,\\infty)", open_end=r"(-\infty,1)\cup[2,\infty)", everything=r"(-\infty,\infty)\cup(-\infty,\infty)"),
     *_a("maths", "(1,2)", swapped="(2,1)", closed="[1,2]", set=r"\{1,2\}", more="(1,2,3)"),
     *_a("maths", "5 cm", metres="5 m", metres_text=r"5\text{ m}", inches="5 inches"),
     *_a("maths", "12:00", other="1:00", as_number="12"),

@@ -9,6 +9,7 @@ from typing import Literal
 from incentive.verify import agree, algebra
 from incentive.verify.algebra import Node, Unreadable
 from incentive.verify.forms import Digits, Form, Many, Matrix, Relation, Scalar, Union, Words
+from incentive.verify.reading import literal
 
 
 def same(gold: Form, answer: Form) -> bool:
@@ -51,6 +52,8 @@ def _plain(form: Form) -> Form:
 
 
 def _same_scalar(gold: Node, answer: Node) -> bool:
+    if literal(gold) and not literal(answer):
+        return False  # to be worked out: an answer could repeat the question
     result = agree.same(gold, answer)
     if result is None:
         raise Unreadable("the gold answer has no value that can be told")

@@ -119,32 +119,38 @@ class Grader:
 
     def _graded(self, asked: dict[str, Question]) -> dict[str, Grade]:
         grades: dict[str, Grade] = {}
-        faults: dict[str, str] = {}
+        faults: dict[str, Question] = {}
         for id, outcome in self._run({id: q.job() for id, q in asked.items()}).items():
             if isinstance(outcome, Done):
                 grades[id] = self._grade(asked[id], *outcome.value)
             else:
-                faults[id] = outcome.why
+                faults[id] = asked[id]
                 self.counts[outcome.kind] += 1
-        # The answer is to blame only if its gold passes now, under the same limits.
-        by_gold = {(q.kind, q.gold, q.tolerance): q for q in (asked[id] for id in faults)}
-        golds = {str(i): q for i, q in enumerate(by_gold.values())}
-        sound = self._run({i: q.job(q.gold) for i, q in golds.items()})
+        if not faults:
+            return grades
+        # The answer is to blame only if its gold passes now, under the same limits, and the fault comes again.
+        sound = self._run(
+            {id: q.job(q.gold) for id, q in {(q.kind, q.gold): (id, q) for id, q in faults.items()}.values()}
+        )
         passes = {
-            (q.kind, q.gold, q.tolerance): isinstance(o := sound[i], Done) and o.value[0] == "pass"
-            for i, q in golds.items()
+            (faults[id].kind, faults[id].gold): isinstance(o, Done) and o.value[0] == "pass" for id, o in sound.items()
         }
-        for id, why in faults.items():
-            q = asked[id]
-            if passes[q.kind, q.gold, q.tolerance]:
-                grades[id] = Grade("fail", why)
+        again = self._run({id: q.job() for id, q in faults.items() if passes[q.kind, q.gold]})
+        for id, q in faults.items():
+            outcome = again.get(id)
+            if outcome is None:
+                grades[id] = self._grade(q, "gold", "it fails or overruns by itself", None)
+            elif isinstance(outcome, Done):
+                grades[id] = self._grade(q, *outcome.value)
             else:
-                grades[id] = self._grade(q, "gold", f"{why}, and so does the gold answer", None)
+                grades[id] = Grade("fail", outcome.why)
         return grades
 
-    def _grade(self, q: Question, verdict: str, why: str, audit: list[bool] | None) -> Grade:
+    def _grade(self, q: Question, verdict: str, why: str, audit: list[Any] | None) -> Grade:
         self._golds[q.kind, q.gold] = why if verdict == "gold" else None
-        if audit:
+        if audit and audit[0] is None:
+            self.counts["by math-verify alone"] += 1
+        elif audit:
             self.counts["disagreements"] += 1
             if len(self.disagreements) < LISTED:
                 self.disagreements.append(Disagreement(q.gold, q.answer, *audit))
