@@ -18,7 +18,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	@echo "setting up $(VENV): torch, transformers and a few pure packages; a minute or two"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,maths]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@$(BIN)/python -m incentive.model.kernels
 	@touch $@
 
