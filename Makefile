@@ -39,6 +39,8 @@ prove: setup ## rerun the long measurements (hours) and write docs/results.md
 	@$(BIN)/incentive run controls-mini --run runs/prove $$(test -f runs/prove/run.json && echo --resume)
 	@cp runs/prove/results.md docs/results.md && mkdir -p docs/results && cp runs/prove/digests/*.json docs/results/
 	@$(BIN)/python prove/kills.py
+	@$(BIN)/python prove/attacks_sandbox.py
+	@$(BIN)/python prove/fuzz_programs.py
 	@$(BIN)/python prove/generate.py runs/prove/arms/zero-21/zero/model
 	@$$($(BIN)/python -c 'from bench.measure import python_of; print(python_of("trl"))') prove/trl_loss.py
 

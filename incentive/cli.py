@@ -47,6 +47,7 @@ def _mistakes() -> tuple[type[Exception], ...]:
         ("incentive.model.checkpoint", ["CheckpointError"]), ("incentive.ledger", ["LedgerError"]),
         ("incentive.tasks.jsonl", ["TaskError"]), ("incentive.guard", ["GuardError"]),
         ("incentive.report", ["ReportError"]), ("incentive.compare", ["CompareError"]),
+        ("incentive.verify.sandbox", ["SandboxMissing", "SandboxDown"]),
     ):  # fmt: skip
         if module in sys.modules:
             found += [kind for n in names if (kind := getattr(sys.modules[module], n, None))]

@@ -6,7 +6,9 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import secrets
+import shutil
 import signal
 import socket
 import stat
@@ -50,15 +52,33 @@ class Host:
     secret: str = field(default_factory=lambda: secrets.token_hex(16))
     calls: list[str] = field(default_factory=list)
     signals: list[int] = field(default_factory=list)
+    home: Path = field(default_factory=Path.home)
 
     def __post_init__(self) -> None:
-        (self.folder / "secret").write_text(self.secret)
-        (self.folder / "tests.json").write_text(json.dumps({"output": self.secret}))
         os.environ["INCENTIVE_ATTACK_SECRET"] = self.token
-        self.home = Path.home()
-        self.bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(36000)"])
+        self.lay()
         self._listen()
         self.before = self._files()
+
+    def lay(self) -> None:
+        """Put everything that an attack may have harmed in its place, as at the start."""
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if not stat.S_ISSOCK(path.lstat().st_mode) or path.name != "socket":
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / "secret").write_text(self.secret)
+        (self.folder / "tests.json").write_text(json.dumps({"output": self.secret}))
+        for path in self._marks():
+            path.unlink()
+        if getattr(self, "bystander", None):
+            self.bystander.kill()
+            self.bystander.wait()
+        self.bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(36000)"])
+        self.usual = self._bystander()
+
+    def _marks(self) -> list[Path]:
+        places = (self.home, Path("/tmp"), Path("/dev/shm"), Path("/sys/fs/cgroup"))
+        return [path for place in places for path in place.glob(f"mark-{self.token}*")]
 
     def _listen(self) -> None:
         self.sockets = [socket.create_server(("127.0.0.1", 0))]
@@ -87,6 +107,17 @@ class Host:
                     s.accept()[0].close()
                 self.calls.append(str(s.getsockname()))
 
+    def _bystander(self) -> tuple[Any, ...]:
+        process = psutil.Process(self.bystander.pid)
+        stopped = process.status() == psutil.STATUS_STOPPED
+        return (
+            process.nice(),
+            process.cpu_affinity(),
+            process.rlimit(psutil.RLIMIT_CPU),
+            os.getpgid(process.pid),
+            stopped,
+        )
+
     def _files(self) -> dict[str, Any]:
         """What lies in the folder, to the last attribute, and what bears our mark elsewhere."""
         found: dict[str, Any] = {}
@@ -94,10 +125,7 @@ class Host:
             s = path.lstat()
             own = (s.st_mode, s.st_size, s.st_uid, s.st_gid, s.st_mtime_ns, s.st_nlink)
             found[str(path)] = (own, path.read_bytes() if stat.S_ISREG(s.st_mode) else None, os.listxattr(path, follow_symlinks=False))  # fmt: skip
-        for place in (self.home, Path("/tmp"), Path("/dev/shm"), Path("/sys/fs/cgroup")):
-            with contextlib.suppress(OSError):
-                for path in place.glob(f"mark-{self.token}*"):
-                    found[str(path)] = "a mark"
+        found |= {str(path): "a mark" for path in self._marks()}
         found["library"] = (os.stat(os.__file__).st_size, os.stat(os.__file__).st_mtime_ns)
         with contextlib.suppress(OSError):
             found["core pattern"] = Path("/proc/sys/kernel/core_pattern").read_text()
@@ -112,8 +140,6 @@ class Host:
             "VICTIM": self.bystander.pid, "TOKEN": self.token, "PACKAGE": Path(__file__).parents[2],
         }  # fmt: skip
         # whole words only: RLIMIT_X, PRIO_PROCESS and their like stay
-        import re
-
         return re.sub(rf"(?<![A-Z_])({'|'.join(names)})(?![A-Z_])", lambda m: str(names[m[1]]), text)
 
     def program(self, attack: Attack) -> Program:
@@ -128,15 +154,16 @@ class Host:
         for name in sorted(now.keys() | self.before.keys()):
             if now.get(name) != self.before.get(name):
                 found.append(f"{name} changed")
-        self.before = now
         found += [f"a call to {c}" for c in self.calls] + [f"signal {s}" for s in self.signals]
         self.calls.clear()
         self.signals.clear()
         if self.bystander.poll() is not None:
             found.append("the bystander died")
-            self.bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(36000)"])
-        elif psutil.Process(self.bystander.pid).nice() != 0 or psutil.Process(self.bystander.pid).status() == "stopped":
+        elif self._bystander() != self.usual:
             found.append("the bystander was changed")
+        if found:
+            self.lay()
+            self.before = self._files()
         return found
 
     def close(self) -> None:
@@ -181,15 +208,15 @@ def run(tier: str, attacks: Iterable[Attack] = ATTACKS, limits: Limits = LIMITS)
     """Every attack in the tier, one after the other; the machine is looked at after each and once more at the end."""
     right = Program("def f(x): return x + 1", (Test([1], 2),), "f")
     with host() as here, open_sandbox(tier, workers=1, limits=limits) as box:
+        before = descendants(here.bystander.pid)
         box.run([("right", right)])
         usual = descendants(here.bystander.pid)
         for attack in attacks:
             yield _one(attack, box, here, usual)
         good = box.run([("right", right)])["right"]
         box.close()
-        left = _settled(here, 0)
-        time.sleep(0.1)
-        harm = [*here.harm(), *([f"{left} processes left at the end"] if left else [])]
+        left = _settled(here, before) - before
+        harm = [*here.harm(), *([f"{left} processes left at the end"] if left > 0 else [])]
         calm = Attack("afterwards: a right program passes", "host", right.source, 2)
         verdict = Verdict("fail" if good.outcome == "pass" else "pass", 0, 1, "the tier still works", good.seconds)
         yield Outcome(calm, verdict, tuple(harm))

@@ -36,43 +36,25 @@ def command(limits: Limits) -> list[str]:
             binds += ["--symlink", os.readlink(link), link]
         elif os.path.isdir(link):
             binds += ["--ro-bind", link, link]
-    if not any(PYTHON.startswith(f"{folder}/") for folder in ("/usr/lib", "/lib")):
-        prefix = os.path.realpath(sys.base_prefix)
-        own = [PYTHON, os.path.dirname(os.__file__)] if prefix == "/usr" else [prefix]
-        for path in own:
+    python, prefix = PYTHON, os.path.realpath(sys.base_prefix)
+    if prefix == "/usr" or not PYTHON.startswith(prefix + "/"):
+        for path in (PYTHON, os.path.dirname(os.__file__)):
             binds += ["--ro-bind", path, path]
+    else:  # under a name of its own: where it lies outside may tell whose machine this is
+        library = "/python" + os.path.dirname(os.path.realpath(os.__file__)).removeprefix(prefix)
+        binds += ["--ro-bind", prefix, "/python", "--tmpfs", f"{library}/site-packages"]
+        binds += ["--setenv", "LD_LIBRARY_PATH", "/python/lib"]
+        python = "/python" + PYTHON.removeprefix(prefix)
     for name in _FILES:
         binds += ["--ro-bind", str(here / name), f"/jail/incentive/verify/{name}"]
     for device in ("null", "zero", "urandom"):
         binds += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
-    apart = [
-        "--unshare-user",
-        "--uid",
-        "1000",
-        "--gid",
-        "1000",
-        "--unshare-pid",
-        "--unshare-net",
-        "--unshare-ipc",
-        "--unshare-uts",
-        "--unshare-cgroup-try",
-    ]
-    shape = ["--proc", "/proc", "--dir", "/tmp", "--remount-ro", "/", "--chdir", "/", "--hostname", "jail"]
+    spaces = ("user", "pid", "net", "ipc", "uts", "cgroup-try")
+    apart = [*(f"--unshare-{space}" for space in spaces), "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
+    alone = ["--die-with-parent", "--new-session", "--hostname", "jail"]
     clean = ["--clearenv", "--setenv", "PYTHONHASHSEED", "0", "--setenv", "LANG", "C.UTF-8"]
-    start = start_code("/jail", True, None, limits)
-    return [
-        "bwrap",
-        *apart,
-        "--die-with-parent",
-        "--new-session",
-        "--cap-drop",
-        "ALL",
-        *binds,
-        *shape,
-        *clean,
-        PYTHON,
-        *start,
-    ]
+    shape = ["--proc", "/proc", "--dir", "/tmp", "--remount-ro", "/", "--chdir", "/"]
+    return ["bwrap", *apart, *alone, *clean, *binds, *shape, python, *start_code("/jail", True, None, limits)]
 
 
 @functools.cache
