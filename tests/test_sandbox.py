@@ -296,7 +296,7 @@ def test_a_wall_that_does_not_stand_is_no_fault_of_a_program(tier, monkeypatch):
     try:
         right = payload(Program("def f(x): return x", (Test([1], 1),), "f"))
         assert room.run(right)["results"] == [["value", 1]]
-        monkeypatch.setattr(room._jail, "command", ["/bin/cat"])
+        monkeypatch.setattr(room._jail, "command", ["/bin/true"])
         room._jail.stop()
         assert "does not start" in room.run(right)["down"]
     finally:

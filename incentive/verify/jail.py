@@ -140,7 +140,7 @@ class Jail:
         began = time.monotonic()
         results: list[list[Any]] = []
         mode = wire.FUNCTION if program["entry"] else wire.SCRIPT
-        for text in program["inputs"] if mode == wire.SCRIPT else [None]:
+        for text in program["inputs"] if mode == wire.SCRIPT else [""]:
             try:
                 self._go(mode)
             except JailDown as down:
