@@ -65,6 +65,17 @@ def split(text: str) -> tuple[str, str | None]:
     return thinking, found[-1].strip() if found else None
 
 
+def summary(text: str) -> str:
+    """What a reader gets of a response: all that stands after the thinking, without the answer's tags.
+
+    Empty where a thought is opened and not closed. A text without thinking is all summary.
+    """
+    shown = text.rpartition(END_THINK)[2].partition(THINK)[0]
+    for tag in (ANSWER, END_ANSWER):
+        shown = shown.replace(tag, "")
+    return shown.strip()
+
+
 def well_formed(text: str) -> bool:
     """Exactly one thinking block, then exactly one answer block, and nothing else (paper 2: format reward)."""
     if any(text.count(tag) != 1 for tag in TAGS):  # first: on many tags the pattern would take long
@@ -73,9 +84,16 @@ def well_formed(text: str) -> bool:
     return found is not None and bool(found["answer"].strip())
 
 
-def perfect(thinking: str, answer: str) -> str:
+def summarised(text: str) -> bool:
+    """As `well_formed`, with a summary for the reader between the thinking and the answer (paper 4.1)."""
+    head, _, tail = text.partition(END_THINK)
+    between, _, rest = tail.partition(ANSWER)
+    return bool(between.strip()) and well_formed(f"{head}{END_THINK}{ANSWER}{rest}")
+
+
+def perfect(thinking: str, answer: str, summary: str = "") -> str:
     """A response in the required form."""
-    return f"{THINK}{thinking}{END_THINK}{ANSWER}{answer}{END_ANSWER}"
+    return f"{THINK}{thinking}{END_THINK}{summary}{ANSWER}{answer}{END_ANSWER}"
 
 
 Render = Callable[[str | list[dict[str, str]]], str]

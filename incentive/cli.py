@@ -175,6 +175,8 @@ def run(
       zero-logic       the same on knights and knaves
       zero-tiny        the same code in 90 seconds, with no claim to learn
       base-mini        make the base model from nothing (half an hour)
+      base-wide        a base of the wide world: two languages, programs, talk (an hour)
+      r1-mini          R1-Zero, then every stage to R1; needs --set base=... of base-wide
       rejection-mini   a control: the base fine-tuned on its own right answers
       evaluate-mini    evaluate one model, every answer kept
       controls-mini    R1-Zero on several seeds beside all its controls (hours)
@@ -250,14 +252,32 @@ def evaluate(
     task: Annotated[
         list[str] | None, typer.Option("--task", help="Task or .jsonl file; repeatable.  [default: countdown3]")
     ] = None,
-    problems: Annotated[int, typer.Option("--problems", min=1, help="Distinct problems a task.")] = 100,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option("--suite", help="A benchmark in place of tasks; repeatable. docs/suites.md lists them."),
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Suites: a local copy of the data set.")] = None,
+    k: Annotated[
+        int | None, typer.Option("--k", min=1, help="Suites: answers to each problem.  [default: the paper's]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Suites: where answers and results go.  [default: evals/MODEL-SUITE]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Suites: cpu or cuda.")] = "cpu",
+    problems: Annotated[
+        int | None, typer.Option("--problems", min=1, help="Distinct problems a task.  [default: 100; a suite: all]")
+    ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Answers to each problem: pass@k up to this k.")] = 4,
     seed: Annotated[int, typer.Option(help="Of problems and answers.")] = 0,
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.6,
     top_p: Annotated[float, typer.Option("--top-p", help="Nucleus; the paper's is 0.95.")] = 0.95,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")] = 320,
-    template: Annotated[str, typer.Option(help="mini, r1-zero or chat.")] = "mini",
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=1, help="Longest answer.  [default: 320; a suite: the paper's]")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="mini, r1-zero or chat.  [default: mini; a suite: what fits the model]")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads.")] = 2,
     as_json: Annotated[
         bool, typer.Option("--json", help="The result as JSON on stdout, each problem's share in it.")
@@ -265,18 +285,39 @@ def evaluate(
 ) -> None:
     """Measure a model on problems it has not seen: pass@k, majority vote, 95% interval, length, reflections.
 
+    A suite keeps every answer in its folder; the same command goes on where it was stopped or killed.
+
     \b
     Examples:
       incentive eval base-mini --task countdown3
       incentive eval runs/zero-mini --task countdown3 --task countdown4 --problems 200 --samples 16
       incentive eval my-model --task mine.jsonl --template chat --json > mine.json
+      incentive eval runs/zero-mini --suite mini
+      incentive eval my-model --suite aime24 --data aime_2024.parquet
     """
     with _guarded():
+        if suite:
+            from incentive.config import ConfigError
+            from incentive.harness import evaluate as on_suites
+
+            if task:
+                raise ConfigError("--task and --suite are two commands\nGive one of them.")
+            found = on_suites(
+                model, suite, data=data, k=k, problems=problems, seed=seed, temperature=temperature, top_p=top_p,
+                max_tokens=max_tokens, template=template, out=out, threads=threads, device=device, count=_counter(),
+            )  # fmt: skip
+            if as_json:
+                _out(json.dumps(found, indent=2))
+            else:
+                _told_suites(found)
+            return
         from incentive.compare import measure_model
 
         names = task or ["countdown3"]
-        how = _settings(max_tokens, temperature, top_p)
-        found = measure_model(model, names, problems, samples, seed, split, how, template, threads, _counter())
+        how = _settings(max_tokens or 320, temperature, top_p)
+        found = measure_model(
+            model, names, problems or 100, samples, seed, split, how, template or "mini", threads, _counter()
+        )
         if as_json:
             _out(json.dumps(found, indent=2))
             return
@@ -291,6 +332,41 @@ def evaluate(
             _out(f"  ended by itself         {result['stop']['stop']:.1%}")
             _out(f"  tokens an answer        {result['mean_tokens']:.1f}")
             _out(f"  reflections an answer   {result['reflections_per_response']:.2f}")
+
+
+def _told_suites(found: dict[str, Any]) -> None:
+    """The results of suites in words; what differs from the suite's own protocol is said."""
+    for name, about in found["suites"].items():
+        _out(f"{name}: k = {about['k']}, T {about['temperature']:g}, top-p {about['top_p']:g}, {about['max_tokens']} tokens, "
+             f"template {found['template']}")  # fmt: skip
+        if about["k"] != about["suite_k"] or about["max_tokens"] != about["suite_max_tokens"]:
+            _out(f"  not as the suite states it: k = {about['suite_k']}, {about['suite_max_tokens']} tokens")
+        if "data" in about:
+            left = sum(about["left_out"].values())
+            _out(
+                f"  {about['data']['dataset']} at {about['data']['revision'][:12]}"
+                + (f", {left} rows left out" if left else "")
+            )
+        if "sandbox" in about:
+            _out(f"  programs ran in the sandbox tier {about['sandbox']}")
+    for name, result in found["tasks"].items():
+        low, high = result["ci95"]
+        _out(f"{name}: {result['problems']} problems, {result['samples']} answers each")
+        _out(f"  pass@1            {result['pass@1']:.1%}   95% interval {low:.1%} to {high:.1%}")
+        for key in (x for x in result if x.startswith(("pass@", "cons@")) and x != "pass@1" and "ci95" not in x):
+            within = (
+                "   95% interval {:.1%} to {:.1%}".format(*result[f"{key}_ci95"]) if f"{key}_ci95" in result else ""
+            )
+            _out(f"  {key:16}  {result[key]:.1%}{within}")
+        for key in ("prompt_loose", "instruction_strict", "instruction_loose"):
+            if key in result:
+                _out(f"  {key.replace('_', ', '):16}  {result[key]:.1%}")
+        _out(f"  marked an answer  {result['marked']:.1%}")
+        _out(f"  ended by itself   {result['stop']['stop']:.1%}")
+        _out(f"  tokens an answer  {result['mean_tokens']:.1f}")
+        if result["ungraded"]:
+            _out(f"  could not be graded, counted as wrong: {result['ungraded']}")
+    _out(f"answers and results: {found['directory']}")
 
 
 def _counter() -> Any:
@@ -414,6 +490,36 @@ def compare(
 
 
 @app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="Checkpoint folder, run directory, or base-mini.", show_default=False)],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="127.0.0.1 answers this machine only.")] = "127.0.0.1",
+    name: Annotated[
+        str | None, typer.Option("--name", help="What clients call it.  [default: the folder's name]")
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option("--slots", min=1, help="Answers written at once.  [default: up to 64, by memory]")
+    ] = None,
+    max_model_len: Annotated[
+        int | None, typer.Option("--max-model-len", min=2, help="Prompt and answer together.  [default: the model's]")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Serve a model under OpenAI's API: /v1/completions, /v1/chat/completions. There is no password: keep it local.
+
+    \b
+    Examples:
+      incentive serve runs/zero-mini
+      incentive serve base-mini --port 8001
+    """
+    with _guarded():
+        from incentive.serve.server import serve as answer
+
+        answer(model, host, port, name, slots, max_model_len, threads, device, _out)
+
+
+@app.command()
 def report(
     directory: Annotated[Path, typer.Argument(help="Run directory, finished or not.", show_default=False)],
 ) -> None:
@@ -428,6 +534,29 @@ def report(
         except ImportError:
             raise RunError("this version of incentive has no report yet") from None
         _out(str(write_report(directory)))
+
+
+@app.command()
+def release(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", help="The bundle's folder.  [default: RUN/release]")] = None,
+    stage: Annotated[str | None, typer.Option(help="Whose model.  [default: the last that made one]")] = None,
+    evals: Annotated[
+        list[Path] | None, typer.Option("--eval", help="Folder of `incentive eval --suite` on this model; repeatable.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option("--license", help="SPDX name.  [default: the base's]")] = None,
+) -> None:
+    """Bundle a run's model for others: checkpoint, model card, results, manifest with hashes; then check the bundle.
+
+    \b
+    Examples:
+      incentive release runs/zero-mini
+      incentive release runs/zero-mini --eval evals/zero-mini-mini --out zero-mini
+    """
+    with _guarded():
+        from incentive.release import release as bundle
+
+        bundle(directory, out, stage, evals, licence, _out)
 
 
 @app.command()

@@ -131,6 +131,10 @@ def read(name: str, measured: Callable[[str], Result]) -> Result:
         CompareError: it is none, or its results are not complete.
     """
     path = Path(name)
+    if (path / "evaluation.json").is_file():
+        path = path / "results.json"
+        if not path.is_file():
+            raise CompareError(f"{name}: this evaluation is not finished\nGo on with the command that began it.")
     if path.is_file():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))

@@ -109,6 +109,9 @@ class Pretrain(Section):
     """Share of the documents that solve a problem in which a try is checked, fails, and another follows."""
     verify: bool = True
     """False: the writers' yes and no are thrown by a coin, so the base cannot verify (a control)."""
+    world: Literal["first", "wide"] = "first"
+    """first: Countdown, arithmetic, a logic puzzle, in English. wide: with programs, choice questions, general and harmful
+    requests, in English and Chinese."""
     digits: Literal["together", "apart"] = "together"
     """How the tokenizer cuts numbers: two digits a token, or one."""
     save_seconds: float = Field(60, gt=0)
@@ -156,19 +159,85 @@ class RL(Section):
     """Rollouts kept on disk: all; those of the last 100 steps; those of every eval step and the last 100."""
 
 
-class Collect(Section):
-    """Rejection sampling: answers of a policy, the right ones kept."""
+class Draw(Section):
+    """Answers of a policy to train problems."""
+
+    tasks: Shares = {"countdown3": 0.5, "countdown4": 0.5}
+    problems: int = Field(1000, gt=0)
+    samples: int = Field(16, gt=0)
+    """Of each problem."""
+    tokens: int = Field(0, ge=0)
+    """Sampled tokens after which it ends; 0: the problems alone end it."""
+    sampling: Sampling = Sampling()
+    engine: Engine = Engine()
+
+
+class Collect(Draw):
+    """Rejection sampling: answers of a policy, the right ones kept. Problems and tokens are those of all rounds together."""
 
     rounds: int = Field(1, gt=0)
     """Times to sample from the latest model, keep what is right, and fine-tune the base on all that was kept."""
-    tasks: Shares = {"countdown3": 0.5, "countdown4": 0.5}
-    problems: int = Field(1000, gt=0)
-    """Of all rounds together."""
-    samples: int = Field(16, gt=0)
-    tokens: int = Field(0, ge=0)
-    """Sampled tokens after which collecting ends, all rounds together and an even share each; 0: the problems alone end it."""
-    sampling: Sampling = Sampling()
-    engine: Engine = Engine()
+
+
+class Readable(Section):
+    """From where on a thought is not readable. The paper names these filters and no thresholds."""
+
+    run: int = Field(10, gt=0)
+    """Words and signs of a run that may not come again ..."""
+    repeated: float = Field(0.3, ge=0, le=1)
+    """... in more than this share of all runs; 1: off."""
+    lines: float = Field(0.3, ge=0, le=1)
+    """Share of lines, or tries, that have stood there before; 1: off."""
+    language: float = Field(0.95, ge=0, le=1)
+    """Least share of words in the prompt's language; 0: off."""
+    paragraph: int = Field(1200, gt=0)
+    """Characters between two blank lines."""
+    code_lines: int = Field(3, gt=0)
+    """Lines of code in a row that make a block; a fence is one."""
+    shortest: int = Field(1, ge=0)
+    """Characters of the whole thought."""
+    longest: int = Field(100_000, gt=0)
+
+
+class Curate(Draw):
+    """Sample, verify, filter, rewrite, deduplicate, decontaminate (paper B.3.2, B.3.3)."""
+
+    readable: Readable = Readable()
+    per_problem: int = Field(0, ge=0)
+    """Answers kept of one problem, the first ones that pass; 0: all."""
+    near: float = Field(0.8, gt=0, le=1)
+    """Similarity from which a row is a near-duplicate; 1: exact ones only."""
+    concurrency: int = Field(1, gt=0)
+    """Calls of a judge or a rewriter beside each other."""
+
+
+class Endpoint(Section):
+    """An OpenAI-compatible chat completions endpoint: a judge, a rewriter."""
+
+    url: str = "http://127.0.0.1:8000/v1"
+    model: str
+    key_env: str = ""
+    """Name of the environment variable that holds the key; empty: none is sent."""
+    temperature: float = Field(0.0, ge=0)
+    max_tokens: int = Field(4096, gt=0)
+    concurrency: int = Field(8, gt=0)
+    """Calls in flight."""
+    retries: int = Field(6, ge=0)
+    """Further tries after a failed call, each after twice the wait."""
+    timeout: float = Field(300.0, gt=0)
+    """Seconds."""
+    price_prompt: float = Field(0.0, ge=0)
+    """US dollars for 1M tokens."""
+    price_completion: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _address(self) -> Endpoint:
+        host = self.url.partition("://")[2].partition("/")[0]
+        if not self.url.startswith(("http://", "https://")) or not host:
+            raise ValueError("url: give the address that ends in /v1, as https://host/v1")
+        if "@" in host:
+            raise ValueError("url: no key in an address; name its environment variable in key_env")
+        return self
 
 
 class SFT(Section):
@@ -178,6 +247,67 @@ class SFT(Section):
     tokens_per_step: int = Field(8192, gt=0)
     optim: Optim = Optim(learning_rate=4e-4, lr_scheduler_type="cosine", warmup_steps=5)
     learner: Learner = Learner()
+
+
+class RewardModel(Section):
+    """A reward model: a scalar head on a policy, from pairs of answers or from labels (paper 2.2.2: batch 256, learning
+    rate 6e-6, one epoch, at most 8,192 tokens)."""
+
+    kind: Literal["pairwise", "pointwise"] = "pairwise"
+    """pairwise: which of two answers is better (helpful); pointwise: is this answer safe."""
+    scores: Literal["summary", "response"] = "summary"
+    """What is read of an answer: the summary after the thinking, or all of it. The paper's, where it is not given: the
+    summary for pairs, the response for labels."""
+    epochs: int = Field(1, gt=0)
+    batch: int = Field(256, gt=0)
+    """Pairs, or labelled answers, of one update."""
+    max_tokens: int = Field(8192, gt=1)
+    """Longer rows are left out of training and held-out figures, and counted. A reward has no such limit."""
+    optim: Optim = Optim(learning_rate=6e-6)
+    learner: Learner = Learner()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_in_the_paper(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "scores" in data:
+            return data
+        return {**data, "scores": "response" if data.get("kind") == "pointwise" else "summary"}
+
+
+class Prefer(Draw):
+    """Answers for a judge to compare, or for a labeller."""
+
+    samples: int = Field(2, gt=0)
+    calls: int = Field(4, gt=0)
+    """Of the judge on each pair, half of them with the answers the other way round."""
+    threshold: float = Field(1.0, ge=0)
+    """The mean verdict, from -2 to 2, that a pair has to exceed."""
+
+
+class Pipeline(Section):
+    """The stages after R1-Zero, in their order. R1-Zero itself is [rl]."""
+
+    cold: Curate
+    """Cold start: R1-Zero's right and readable answers, rewritten."""
+    dev1: SFT
+    dev2: RL
+    """RL stage 1, with the language reward."""
+    reject: Curate
+    """Rejection sampling from Dev2, with rows that are no reasoning added."""
+    dev3: SFT
+    pairs: Prefer
+    labels: Prefer
+    helpful: RewardModel
+    safety: RewardModel = RewardModel(kind="pointwise")
+    reasoning: RL
+    """RL stage 2, its first part: reasoning prompts alone."""
+    general: RL
+    """RL stage 2, its last part: general prompts and reward models too. Goes on from `reasoning`; max_steps counts both."""
+    general_tasks: Shares
+    """Prompts that reward models score, by share, beside those of `general.tasks`."""
+    rows: int = Field(1000, gt=0)
+    """Rows of general requests and instructions that are added to the large data set."""
+    student: SFT
 
 
 class Eval(Section):
@@ -205,6 +335,9 @@ class Run(Section):
     rl: RL | None = None
     collect: Collect | None = None
     sft: SFT | None = None
+    r1: Pipeline | None = None
+    student: str = ""
+    """The base of the distilled student; empty: no student."""
     eval: Eval | None = None
     threads: int = Field(2, gt=0, le=1024)
     price_per_core_hour: float = Field(0.04, ge=0)
@@ -248,8 +381,8 @@ def _near(root: type[BaseModel], path: list[str]) -> str | None:
     """The setting that was probably meant: of the same name below the section, else of a similar one in it."""
     section, name = "".join(f"{p}." for p in path[:-1]), path[-1]
     below = [p for p in known_settings(root) if p.startswith(section) and p.endswith(f".{name}")]
-    if below:
-        return min(below, key=len)
+    if below:  # the stages after R1-Zero repeat the settings of the others
+        return min(below, key=lambda p: (p.startswith("r1."), len(p)))
     near = difflib.get_close_matches(name, _known(root, path[:-1]), n=1, cutoff=0.5)
     return section + near[0] if near else None
 

@@ -479,9 +479,11 @@ def _agreement(rl: RL, policy: Policy, groups: list[Group]) -> tuple[float, floa
     for _ in range(2):  # the first pass compiles and warms up
         began = time.monotonic()
         logp = outputs(policy, batch, entropy=True).logp
+        assert logp is not None
         logp.sum().backward()
         seconds = time.monotonic() - began
     policy.zero_grad(set_to_none=True)
+    assert logp is not None
     assert batch.sampler_logp is not None
     gap = (logp.detach() - batch.sampler_logp)[batch.mask].abs().mean()
     return float(gap), seconds / sum(len(rows[i].ids) for i in first)

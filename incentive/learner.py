@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -22,12 +23,14 @@ from incentive.config import Learner as LearnerConfig
 from incentive.config import Optim
 from incentive.model.checkpoint import Policy, twin
 from incentive.model.logp import token_logp
+from incentive.model.scored import Scored
 from incentive.records import Example
 from incentive.threads import lanes, together
 
 Loss = Callable[[Outputs, Batch], tuple[Tensor, dict[str, Tensor]]]
 SMALLEST = 1024  # tokens; a micro-batch below it is not worth a pass of its own
-STREAMS = ("weight", "advantage", "old_logp", "ref_logp", "sampler_logp")
+STREAMS = ("weight", "advantage", "old_logp", "ref_logp", "sampler_logp", "label")
+P = TypeVar("P", bound=Policy | Scored)
 
 
 def micro_batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
@@ -64,6 +67,20 @@ def deal(parts: list[list[int]], lengths: list[int], n: int) -> list[list[int]]:
     return [lane for lane in dealt if lane]
 
 
+def cut(examples: list[Example], budget: int, n: int) -> tuple[list[list[int]], list[list[int]]]:
+    """The micro-batches, and the numbers of those of each of n lanes. The budget of tokens is for all lanes together.
+
+    Raises:
+        ValueError: rows that belong together are not all there.
+    """
+    k = examples[0].rows if examples else 1
+    if len(examples) % k or any(e.rows != k for e in examples):
+        raise ValueError(f"{len(examples)} rows do not make units of {k}")
+    lengths = [max(len(e.ids) for e in examples[i : i + k]) for i in range(0, len(examples), k)]
+    parts = list(micro_batches(lengths, max(1, budget // n // k)))
+    return [[k * unit + row for unit in part for row in range(k)] for part in parts], deal(parts, lengths, n)
+
+
 def collate(examples: list[Example], device: str = "cpu") -> Batch:
     """Right-padded tensors (B, T) of rows; a stream that the first row lacks is None."""
     longest = max(len(e.ids) for e in examples)
@@ -80,10 +97,14 @@ def collate(examples: list[Example], device: str = "cpu") -> Batch:
     )  # fmt: skip
 
 
-def outputs(policy: Policy, batch: Batch, entropy: bool = False) -> Outputs:
-    """Log-probabilities (B, T) of the masked ids at the batch's temperature; zero elsewhere."""
+def outputs(policy: Policy | Scored, batch: Batch, entropy: bool = False) -> Outputs:
+    """Log-probabilities (B, T) of the masked ids at the batch's temperature, or a scalar head's scores there; zero
+    elsewhere."""
     hidden = policy(batch.ids)
     at = batch.mask.nonzero(as_tuple=True)
+    if isinstance(policy, Scored):
+        empty = torch.zeros(batch.ids.shape, dtype=torch.float32, device=hidden.device)
+        return Outputs(score=empty.index_put(at, policy.read(hidden[at])))
     logp, ent = token_logp(
         hidden[at[0], at[1] - 1], policy.unembed.to(hidden.dtype), batch.ids[at], batch.temperature, entropy
     )
@@ -91,14 +112,37 @@ def outputs(policy: Policy, batch: Batch, entropy: bool = False) -> Outputs:
     return Outputs(logp=full.index_put(at, logp), entropy=full.index_put(at, ent) if entropy else None)
 
 
-class Learner:
+def score(policy: Policy | Scored, examples: list[Example], budget: int, device: str, n: int) -> list[np.ndarray]:
+    """What the policy says of each row (T,) float32: log-probabilities of its masked ids, or a scalar head's scores.
+
+    Args:
+        budget: tokens of the micro-batches of all n lanes together.
+    """
+    out: list[np.ndarray] = [np.empty(0)] * len(examples)
+    parts, dealt = cut(examples, budget, n)
+
+    @torch.no_grad()  # each lane is a thread of its own, and this is a thread's setting
+    def go(mine: list[int]) -> None:
+        for number in mine:
+            batch = collate([examples[i] for i in parts[number]], device)
+            said = outputs(policy, batch)
+            stream = said.logp if said.score is None else said.score
+            assert stream is not None
+            for row, i in zip(stream.cpu().numpy(), parts[number], strict=True):
+                out[i] = row[: len(examples[i].ids)].copy()
+
+    together([partial(go, mine) for mine in dealt])
+    return out
+
+
+class Learner(Generic[P]):
     """A policy with its optimizer.
 
     Args:
         total_steps: where the learning-rate schedule ends.
     """
 
-    def __init__(self, policy: Policy, optim: Optim, config: LearnerConfig, total_steps: int):
+    def __init__(self, policy: P, optim: Optim, config: LearnerConfig, total_steps: int):
         self.policy, self.optim, self.config, self.total_steps = policy, optim, config, total_steps
         hidden = [p for n, p in policy.named_parameters() if p.dim() == 2 and "embed" not in n and "head" not in n]
         by_muon = {id(p) for p in hidden} if optim.optimizer == "muon" else set()
@@ -123,12 +167,6 @@ class Learner:
         # a small model learns on several micro-batches beside each other: modules with the same weights, gradients of their own
         self.twins = [twin(policy) for _ in range(lanes(policy) - 1)]
 
-    def _cut(self, examples: list[Example]) -> tuple[list[list[int]], list[list[int]]]:
-        """The micro-batches, and the numbers of those of each lane. The budget of tokens is for all lanes together."""
-        lengths, n = [len(e.ids) for e in examples], len(self.twins) + 1
-        parts = list(micro_batches(lengths, max(1, self.budget // n)))
-        return parts, deal(parts, lengths, n)
-
     def learning_rate(self, step: int) -> float:
         """The rate of update `step` (from 0): linear warm-up, then constant, linear or cosine down to the floor."""
         o = self.optim
@@ -144,9 +182,9 @@ class Learner:
         """Fill the gradients: the loss, and the sums of its metrics."""
         for policy in (self.policy, *self.twins):
             policy.zero_grad(set_to_none=True)
-        parts, dealt = self._cut(examples)
+        parts, dealt = cut(examples, self.budget, len(self.twins) + 1)
 
-        def go(policy: Policy, mine: list[int]) -> list[tuple[int, float, dict[str, float]]]:
+        def go(policy: P, mine: list[int]) -> list[tuple[int, float, dict[str, float]]]:
             told = []
             for n in mine:
                 batch = collate([examples[i] for i in parts[n]], self.config.device)
@@ -207,20 +245,8 @@ class Learner:
         }
 
     def score(self, examples: list[Example], policy: Policy | None = None) -> list[np.ndarray]:
-        """Log-probabilities of each row's masked ids (T,) float32 under `policy`, by default the learner's own."""
-        out: list[np.ndarray] = [np.empty(0)] * len(examples)
-        parts, dealt = self._cut(examples)
-
-        @torch.no_grad()
-        def go(mine: list[int]) -> None:
-            for n in mine:
-                batch = collate([examples[i] for i in parts[n]], self.config.device)
-                logp = outputs(policy or self.policy, batch).logp.cpu().numpy()
-                for row, i in zip(logp, parts[n], strict=True):
-                    out[i] = row[: len(examples[i].ids)].copy()
-
-        together([partial(go, mine) for mine in dealt])
-        return out
+        """Of each row (T,) float32, what `policy` says of it, by default the learner's own: see `score`."""
+        return score(policy or self.policy, examples, self.budget, self.config.device, len(self.twins) + 1)
 
     # exact state, without pickle
 

@@ -4,7 +4,8 @@ Time and tokens are measured; FLOPs, money and energy are estimates from them, b
 a row, no more: start-up, and the steps between a checkpoint and a kill, whose rows `run.truncate` drops, are missing.
 
 A row may have `time/step` (wall seconds of the whole row), `time/<phase>` (sample, reward, score, update, ...), and
-`tokens/prompt` (through the engine), `tokens/sampled`, `tokens/trained` (through the update: prompts in, padding out).
+`tokens/prompt` (through the engine), `tokens/sampled`, `tokens/trained` (through the update: prompts in, padding out),
+and `calls/paid` (US dollars for calls of an endpoint, by its price list).
 A row without `time/step` costs the sum of its phases.
 """
 
@@ -33,7 +34,8 @@ class Costs:
     tokens_sampled: int = 0
     tokens_trained: int = 0
     flops: float = 0.0
-    money: float = 0.0  # US dollars
+    money: float = 0.0  # US dollars, for core-hours
+    paid: float = 0.0  # US dollars, for calls of endpoints
     energy_wh: float = 0.0
     steps: int = 0  # rows with `time/step`
     phases: dict[str, float] = field(default_factory=dict)  # seconds by phase; they overlap where work is asynchronous
@@ -48,6 +50,7 @@ class Costs:
             tokens_trained=self.tokens_trained + other.tokens_trained,
             flops=self.flops + other.flops,
             money=self.money + other.money,
+            paid=self.paid + other.paid,
             energy_wh=self.energy_wh + other.energy_wh,
             steps=self.steps + other.steps,
             phases={p: self.phases.get(p, 0.0) + other.phases.get(p, 0.0) for p in names},
@@ -147,6 +150,7 @@ def fold(
             tokens_trained=trained,
             flops=flops(parameters, prompt, sampled, trained, scorings),
             money=core_hours * price,
+            paid=_number(row, "calls/paid", where),
             energy_wh=core_hours * watts_per_core,
             steps=int(whole is not None),
             phases=times,
@@ -182,6 +186,11 @@ def table(costs: Costs) -> list[tuple[str, str]]:
         ("trained tokens", f"{costs.tokens_trained:,}"),
         ("FLOPs (estimate)", f"{costs.flops:.2e}"),
         ("money", f"{money} at ${costs.money / hours:.3f} a core-hour" if hours else money),
+        *(
+            [("paid for calls", f"${costs.paid:.4f}" if costs.paid < 1 else f"${costs.paid:,.2f}")]
+            if costs.paid
+            else []
+        ),
         ("energy (estimate)", f"{energy} at {costs.energy_wh / hours:.1f} W a core" if hours else energy),
     ]
 

@@ -23,7 +23,7 @@ Z95 = 1.959963984540054  # the normal quantile of a two-sided 95%
 DRAWS = 10_000  # resamples of an interval or a test
 
 PAPER_WORDS = ("wait", "mistake", "however", "but", "retry", "error", "verify", "wrong", "evaluate", "check")  # fig. 9a
-MINI_WORDS = ("wait", "retry", "again", "instead", "hmm", "but", "wrong", "check")
+MINI_WORDS = ("wait", "retry", "again", "instead", "hmm", "but", "wrong", "check", "等等", "重来", "但是", "嗯")
 
 
 # Accuracy
@@ -173,8 +173,9 @@ def paired_difference(
 
 @lru_cache(maxsize=64)
 def _whole_words(words: tuple[str, ...]) -> re.Pattern[str]:
-    # ASCII word bounds: a word between Chinese characters is whole.
-    return re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b", re.IGNORECASE | re.ASCII)
+    # ASCII word bounds: a word between Chinese characters is whole. Chinese itself has no bounds.
+    bound = [rf"\b{re.escape(w)}\b" if w.isascii() else re.escape(w) for w in words]
+    return re.compile("|".join(bound), re.IGNORECASE | re.ASCII)
 
 
 def reflections(text: str, words: Sequence[str] = MINI_WORDS) -> int:
@@ -208,7 +209,8 @@ _STEP = re.compile(rf"{_START}({_N}(?: ?[-+*] ?{_N})++) ?= ?({_N})(?!\.[0-9])")
 _TERM = re.compile(rf"([-+*]?) ?({_N})")
 _VALUE = re.compile(rf" ?({_N})(?!\.[0-9])")
 _TARGET = re.compile(rf"\? ?({_N})")
-_VERDICT = re.compile(r"\b(yes|no)\b", re.IGNORECASE | re.ASCII)
+_VERDICT = re.compile(r"\b(?:yes|no)\b|不对|对", re.IGNORECASE | re.ASCII)
+_SAYS = {"对": "yes", "不对": "no"}
 
 
 def _compute(expression: str) -> int:
@@ -236,7 +238,7 @@ def tries(thinking: str) -> list[Try]:
                 steps=",".join(f"{left}={result}" for left, result in steps).replace(" ", ""),
                 value=int(value[1]) if value else None,
                 target=int(target[1]) if target else None,
-                verdict=verdict[1].lower() if verdict else None,
+                verdict=_SAYS.get(verdict[0], verdict[0].lower()) if verdict else None,
                 arithmetic_ok=len(steps) == line.count("=") and all(_compute(e) == int(r) for e, r in steps),
             )
         )

@@ -72,3 +72,15 @@ def fitting(rl: RL, shape: Mapping[str, Any], parameters: int, prompt: int, lane
             break
         tokens //= 2
     return tokens
+
+
+def cache_row(config: Any, tokens: int) -> int:
+    """Bytes of keys and values, in float32, that one row of so many tokens takes in a decoder's cache.
+
+    Args:
+        config: a Hugging Face config of a text model.
+    """
+    heads = config.num_attention_heads
+    kv = getattr(config, "num_key_value_heads", None) or heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return 2 * config.num_hidden_layers * kv * width * 4 * tokens

@@ -110,6 +110,8 @@ class Example:
     ref_logp: np.ndarray | None = None  # (T,) float32
     temperature: float = 1.0
     weight: np.ndarray | None = None  # (T,) float32
+    label: np.ndarray | None = None  # (T,) float32, what a scalar head should say where the mask is True
+    rows: int = 1  # so many consecutive rows stay in one micro-batch, this one among them: 2 where pairs are compared
 
 
 def to_json(record: Any) -> Any:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 
 from incentive import chat
+from incentive.language import language_share
 from incentive.records import Problem, Sample, Score, hash64
 
 Reward = Callable[[Problem, list[Sample]], list[float | None]]
@@ -36,6 +37,23 @@ def format_(problem: Problem, samples: list[Sample]) -> list[float | None]:  # n
     return [1.0 if s.stop == "stop" and chat.well_formed(s.text) else 0.0 for s in samples]
 
 
+def summarised(problem: Problem, samples: list[Sample]) -> list[float | None]:  # noqa: ARG001
+    """The format reward of the stages after R1-Zero: thinking, a summary, the answer."""
+    return [1.0 if s.stop == "stop" and chat.summarised(s.text) else 0.0 for s in samples]
+
+
+def language(problem: Problem, samples: list[Sample]) -> list[float | None]:
+    """Share of target-language words in the thinking (paper 4.2, eq. 7); `tags["language"]` names the target.
+
+    A thought without a word has no language and scores 0, our choice: 1 would pay for saying nothing, None for being
+    ungradable. A word or two in the right language then score as a page does: length is not this reward's matter.
+    """
+    target = problem.tags.get("language")
+    if target is None:
+        raise ValueError(f'problem {problem.id} names no language; set tags["language"] to "en", "zh", ...')
+    return [language_share(chat.split(s.text)[0], target) or 0.0 for s in samples]
+
+
 def coin(problem: Problem, samples: list[Sample]) -> list[float | None]:  # noqa: ARG001
     """A control: 1 or 0 by a hash of the sample's seed, whatever it says."""
     return [float(hash64("coin", s.seed) % 2) for s in samples]
@@ -43,7 +61,9 @@ def coin(problem: Problem, samples: list[Sample]) -> list[float | None]:  # noqa
 
 def shipped(check: Callable[[Problem, str], bool]) -> dict[str, Reward]:
     """The rewards that a recipe can name."""
-    return {"accuracy": accuracy(check), "format": format_, "coin": coin}
+    return {
+        "accuracy": accuracy(check), "format": format_, "summarised": summarised, "language": language, "coin": coin,
+    }  # fmt: skip
 
 
 def _print(s: Sample) -> tuple[object, ...]:
@@ -62,6 +82,8 @@ def _values(name: str, reward: Reward, problem: Problem, samples: list[Sample]) 
     fault, values = None, None
     try:
         values = reward(problem, given)
+    except RewardError:  # a grader that is down stops the run
+        raise
     except Exception as error:  # a broken verifier is data, and the caller counts it
         fault = f"{name}: {type(error).__name__}: {error}"
     if list(map(id, given)) != list(map(id, samples)) or [_print(s) for s in samples] != before:

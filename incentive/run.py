@@ -31,7 +31,7 @@ import sys
 import threading
 import tomllib
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -199,6 +199,31 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
+
+
+def write_lines(path: Path, lines: Iterable[Any]) -> None:
+    """A whole `.jsonl.zst` file, one value a line."""
+    write_atomic(path, zstandard.compress("".join(dumps(line) + "\n" for line in lines).encode()))
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The values of a `.jsonl.zst` file.
+
+    Raises:
+        RunError: it cannot be read, or a line is no JSON; the message names it.
+    """
+    try:
+        lines = zstandard.decompress(path.read_bytes()).decode().split("\n")
+    except (OSError, zstandard.ZstdError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: no readable {path.parent.name} ({error})") from error
+    out = []
+    for number, line in enumerate(lines, 1):
+        try:
+            if line:
+                out.append(json.loads(line))
+        except ValueError as error:
+            raise RunError(f"{path}:{number}: not valid JSON: {line[:60]!r}") from error
+    return out
 
 
 def file_hash(path: Path) -> str:
@@ -405,16 +430,10 @@ class Stage:
 
     def rollouts(self, step: int, groups: list[Group]) -> None:
         """Store the groups that fed the updates from `step` on."""
-        text = "".join(dumps(to_json(g)) + "\n" for g in groups)
-        write_atomic(self.dir / f"rollouts/{step:06d}.jsonl.zst", zstandard.compress(text.encode()))
+        write_lines(self.dir / f"rollouts/{step:06d}.jsonl.zst", map(to_json, groups))
 
     def read_rollouts(self, step: int) -> list[Group]:
-        path = self.dir / f"rollouts/{step:06d}.jsonl.zst"
-        try:
-            lines = zstandard.decompress(path.read_bytes()).decode().split("\n")
-        except (FileNotFoundError, zstandard.ZstdError) as error:
-            raise RunError(f"{path}: no readable rollouts of step {step} ({error})") from error
-        return [group_from_json(json.loads(line)) for line in lines if line]
+        return [group_from_json(line) for line in read_lines(self.dir / f"rollouts/{step:06d}.jsonl.zst")]
 
     def prune_rollouts(self, keep: Literal["all", "last", "evals"], step: int, eval_steps: int = 0) -> None:
         """Apply `rl.keep` after `step`: all; those of the last 100 steps; also those that every eval step drew from."""

@@ -45,7 +45,8 @@ def test_gold_scores_and_garbage_does_not(task: Task) -> None:
 def test_another_problems_gold_is_seldom_right(task: Task) -> None:
     golds = [task.problem(1, "test", i) for i in range(24)]
     wrong = sum(task.check(a, task.gold(b)) for a, b in pairwise(golds))
-    assert wrong <= 7, "a check that lets foreign answers pass"
+    few = task.name.startswith(("choice", "harm"))  # that can be right
+    assert wrong <= (13 if few else 7), "a check that lets foreign answers pass"
 
 
 @every_task

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CEILING = 20.0  # largest log-ratio that is exponentiated; e^20 is 5e8
@@ -32,6 +33,7 @@ class Batch:
     old_logp: Tensor | None = None
     ref_logp: Tensor | None = None
     sampler_logp: Tensor | None = None
+    label: Tensor | None = None
     temperature: float = 1.0  # of the samples; the learner scores at it
 
 
@@ -39,8 +41,9 @@ class Batch:
 class Outputs:
     """What the learner's forward pass says of a batch."""
 
-    logp: Tensor  # (B, T) float32, log pi(ids[b, t] | ids[b, :t]); column 0 is 0
+    logp: Tensor | None = None  # (B, T) float32, log pi(ids[b, t] | ids[b, :t]); column 0 is 0
     entropy: Tensor | None = None  # (B, T) float32, of the distribution that ids[b, t] was drawn from
+    score: Tensor | None = None  # (B, T) float32, of a scalar head in place of both, after reading ids[b, :t + 1]
 
 
 Metrics = dict[str, Tensor]
@@ -84,11 +87,11 @@ def policy(
     far the learner was from the engine when the rollout was made (by `old_logp`, so the updates since are not in it):
     `sampler_mismatch`, the absolute difference of log-probs, and `sampler_k3`.
     """
-    mask = batch.mask
-    zero = torch.zeros((), dtype=outputs.logp.dtype, device=mask.device)
+    mask, said = batch.mask, _given(outputs.logp, "logp")
+    zero = torch.zeros((), dtype=said.dtype, device=mask.device)
     weight = torch.where(mask, _given(batch.weight, "weight"), zero)
     advantage = torch.where(mask, _given(batch.advantage, "advantage"), zero)
-    logp = torch.where(mask, outputs.logp, zero)
+    logp = torch.where(mask, said, zero)
     old_logp = logp.detach() if batch.old_logp is None else torch.where(mask, batch.old_logp, zero)
 
     log_ratio = logp - old_logp
@@ -115,13 +118,48 @@ def policy(
 
 def nll(outputs: Outputs, batch: Batch) -> tuple[Tensor, Metrics]:
     """-log pi of each masked token: all of them in pretraining, the assistant's in SFT. Metrics: `nll`, `entropy`."""
-    zero = torch.zeros((), dtype=outputs.logp.dtype, device=batch.mask.device)
-    loss = -torch.where(batch.mask, outputs.logp, zero)
+    logp = _given(outputs.logp, "logp")
+    zero = torch.zeros((), dtype=logp.dtype, device=batch.mask.device)
+    loss = -torch.where(batch.mask, logp, zero)
     streams = {"nll": loss}
     if outputs.entropy is not None:
         streams["entropy"] = torch.where(batch.mask, outputs.entropy, zero)
     total = (torch.where(batch.mask, _given(batch.weight, "weight"), zero) * loss).sum()
     return total, {name: stream.detach().sum() for name, stream in streams.items()}
+
+
+def _at_ends(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The scalar head's number and the weight of each row (B,), where its one masked token is."""
+    if not bool((batch.mask.sum(1) == 1).all()):
+        raise ValueError("a reward model's loss looks at one token of each row")
+    return _given(outputs.score, "score")[batch.mask], _given(batch.weight, "weight")[batch.mask]
+
+
+def pairwise(outputs: Outputs, batch: Batch) -> tuple[Tensor, Metrics]:
+    """-log sigmoid(chosen - rejected) (Bradley and Terry; Ouyang et al. 2022, eq. 1), rows 2i chosen and 2i + 1 rejected.
+
+    A pair's weight is that of its two rows together. Metrics, counted for both rows: `accuracy`, whether the chosen one
+    scores higher (a half where they are equal); `margin`, by how much.
+
+    Raises:
+        ValueError: an odd number of rows, or a row with another number of masked tokens than one.
+    """
+    score, weight = _at_ends(outputs, batch)
+    if len(score) % 2:
+        raise ValueError(f"{len(score)} rows are no pairs")
+    gap = score[0::2] - score[1::2]
+    right = (torch.sign(gap) + 1) / 2
+    total = (-(weight[0::2] + weight[1::2]) * F.logsigmoid(gap)).sum()
+    return total, {"accuracy": 2 * right.detach().sum(), "margin": 2 * gap.detach().sum()}
+
+
+def pointwise(outputs: Outputs, batch: Batch) -> tuple[Tensor, Metrics]:
+    """Binary cross-entropy of sigmoid(score) with the row's label, 1 or 0. Metrics: `accuracy`, at a score of 0."""
+    score, weight = _at_ends(outputs, batch)
+    label = _given(batch.label, "label")[batch.mask]
+    loss = F.binary_cross_entropy_with_logits(score, label, reduction="none")
+    right = ((score > 0) == (label > 0.5)).to(score.dtype)
+    return (weight * loss).sum(), {"accuracy": right.detach().sum()}
 
 
 def _given(stream: Tensor | None, name: str) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import psutil
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -12,8 +13,18 @@ from incentive.config import Engine as EngineConfig
 from incentive.engine.base import Engine
 from incentive.engine.local import LocalEngine
 from incentive.engine.plain import PlainEngine
+from incentive.memory import cache_row
 from incentive.model.checkpoint import Policy, stop_ids, twin
 from incentive.model.lean import Lean
+
+CACHE_SHARE = 0.4  # of the free memory, for keys and values
+
+
+def rows_that_fit(policy: Policy, tokens: int, most: int) -> int:
+    """Rows of so many tokens for which a share of the free memory holds a cache, from 1 to `most`."""
+    weight = next(policy.parameters())
+    free = torch.cuda.mem_get_info(weight.device)[0] if weight.is_cuda else psutil.virtual_memory().available
+    return max(1, min(most, int(CACHE_SHARE * free) // cache_row(policy.config.get_text_config(), tokens)))
 
 
 def local(

@@ -6,9 +6,10 @@ import copy
 import json
 import os
 import time
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -25,6 +26,7 @@ hf_logging.set_verbosity_error()
 hf_logging.disable_progress_bar()
 
 Policy = Lean | Plain
+SCORE = "score.weight"  # only reward models have it
 ASSETS = Path(__file__).parent.parent / "assets"
 
 
@@ -122,15 +124,22 @@ def fastest_dtype(device: str = "cpu") -> str:
     return "bfloat16" if seconds["bfloat16"] < 0.8 * seconds["float32"] else "float32"
 
 
-def load_policy(
-    model: str | Path, dtype: str = "float32", device: str = "cpu"
-) -> tuple[Policy, PreTrainedTokenizerBase]:
-    """The policy and tokenizer of a checkpoint folder; weights in float32, forward in `dtype` (`auto`: the fastest).
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A checkpoint folder, read and checked."""
 
-    Llama, Mistral, Qwen2, Qwen3 and Gemma shapes load into the lean decoder, any other causal model into transformers'.
+    folder: Path
+    config: Any
+    weights: dict[str, torch.Tensor]
+    tokenizer: PreTrainedTokenizerBase
+    dtype: torch.dtype  # of the forward pass
+
+
+def open_checkpoint(model: str | Path, dtype: str, device: str) -> Opened:
+    """What a checkpoint folder holds.
 
     Raises:
-        CheckpointError: the folder is not a usable checkpoint.
+        CheckpointError: the folder is not a usable checkpoint, or there is no such device.
     """
     try:
         wanted = torch.device(device)
@@ -146,33 +155,52 @@ def load_policy(
     weights = read_weights(folder)
     tokenizer = load_tokenizer(folder, config.get_text_config().vocab_size)
     kind = getattr(torch, fastest_dtype(device) if dtype == "auto" else dtype)
+    return Opened(folder, config, weights, tokenizer, kind)
+
+
+def load_policy(
+    model: str | Path, dtype: str = "float32", device: str = "cpu"
+) -> tuple[Policy, PreTrainedTokenizerBase]:
+    """The policy and tokenizer of a checkpoint folder; weights in float32, forward in `dtype` (`auto`: the fastest).
+
+    Llama, Mistral, Qwen2, Qwen3 and Gemma shapes load into the lean decoder, any other causal model into transformers'.
+
+    Raises:
+        CheckpointError: the folder is not a usable checkpoint.
+    """
+    found = open_checkpoint(model, dtype, device)
     policy: Policy
+    if SCORE in found.weights:
+        raise CheckpointError(
+            f"{found.folder}: a reward model, which writes no text; give a language model's checkpoint"
+        )
     try:
-        if supports(config) is None:
-            policy = Lean(config, kind)
-            policy.load_named(weights)
+        if supports(found.config) is None:
+            policy = Lean(found.config, found.dtype)
+            policy.load_named(found.weights)
         else:
             policy = Plain(
                 AutoModelForCausalLM.from_pretrained(
-                    str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32
+                    str(found.folder), local_files_only=True, use_safetensors=True, dtype=torch.float32
                 ),
-                kind,
+                found.dtype,
             )
     except (ValueError, OSError, RuntimeError) as error:
-        raise CheckpointError(f"{folder}: {str(error).splitlines()[0]}") from None
-    return policy.to(device), tokenizer
+        raise CheckpointError(f"{found.folder}: {str(error).splitlines()[0]}") from None
+    return policy.to(device), found.tokenizer
 
 
-def twin(policy: Policy) -> Policy:
+M = TypeVar("M", bound=torch.nn.Module)
+
+
+def twin(policy: M) -> M:
     """A module with the same weights in memory and gradients of its own."""
     shared: dict[int, Any] = {id(p): torch.nn.Parameter(p.data, p.requires_grad) for p in policy.parameters()}
     return copy.deepcopy(policy, shared)
 
 
-def save_policy(
-    folder: Path, policy: Policy, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype = torch.float32
-) -> None:
-    """Write a complete Hugging Face checkpoint. The generation config states the paper's sampling and top_k 0."""
+def save_model(folder: Path, policy: Any, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype) -> None:
+    """Config, weights under their Hugging Face names, tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     policy.config.save_pretrained(str(folder))
     raw = json.loads((folder / "config.json").read_text())
@@ -181,6 +209,13 @@ def save_policy(
     weights = {name: w.to("cpu", dtype).contiguous().clone() for name, w in policy.named_weights()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save_pretrained(str(folder))
+
+
+def save_policy(
+    folder: Path, policy: Policy, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a complete Hugging Face checkpoint. The generation config states the paper's sampling and top_k 0."""
+    save_model(folder, policy, tokenizer, dtype)
     GenerationConfig(
         do_sample=True, temperature=0.6, top_p=0.95, top_k=0,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,

@@ -22,7 +22,7 @@ from typing import Any
 
 from incentive import config
 from incentive.config import ConfigError
-from incentive.recipes import base, controls, plan, zero
+from incentive.recipes import base, controls, plan, r1, zero
 from incentive.recipes.base import Pipeline, Recipe, Show, near
 from incentive.run import Interrupt, Run, RunError, Stopped, stored_config
 
@@ -35,6 +35,8 @@ RECIPES: dict[str, tuple[Callable[[], dict[str, Any]], Pipeline]] = {
     "evaluate-mini": (controls.evaluate_mini, zero.pipeline),
     "controls-mini": (controls.controls_mini, controls.pipeline),
     "base-mini": (base.base_mini, base.pipeline),
+    "base-wide": (base.base_wide, base.pipeline),
+    "r1-mini": (r1.r1_mini, r1.pipeline),
     "paper": (zero.paper, zero.pipeline),
 }
 STAGES = {zero.pipeline: ("before", "zero", "after"), base.pipeline: ("base",)}
@@ -61,7 +63,7 @@ def load(name: str) -> Recipe:
 
 def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`over` on top of `under`, section by section. A table that is no section (shares, weights) is replaced whole."""
-    whole = ("tasks", "rewards")
+    whole = ("tasks", "rewards", "general_tasks")
     return {
         **under,
         **{

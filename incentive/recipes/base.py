@@ -44,20 +44,35 @@ def base_mini() -> dict[str, Any]:
     return {"pretrain": {}}
 
 
+def base_wide() -> dict[str, Any]:
+    """The base of the whole R1 recipe, from nothing: documents of the wide world, in English and Chinese, with programs,
+    choice questions, instructions, talk and requests to do harm; an hour on two cores."""
+    return {
+        "pretrain": {
+            "world": "wide",
+            "documents": 1_000_000,
+            "retry_dose": 0.05,
+            "model": {"hidden_size": 160, "intermediate_size": 448, "num_attention_heads": 5, "num_key_value_heads": 5,
+                      "vocab_size": 768},
+        }
+    }  # fmt: skip
+
+
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:  # noqa: ARG001
     """Pretrain, then measure the skills; the model lies in DIR/base/model, with its card."""
     from incentive.run import write_atomic
     from incentive.stages.pretrain import pretrain
-    from incentive.stages.skills import measure_skills, model_card
+    from incentive.stages.skills import TASKS, WIDE, measure_skills, model_card
 
     cfg = run.config
     show({"phase": "begin", "stage": "base"})
     made = run.stage("base", partial(pretrain, show=show), cfg.pretrain)
     show({"phase": "begin", "stage": "skills"})
-    skills = run.stage("skills", partial(measure_skills, show=show), None, start=made)
+    assert cfg.pretrain is not None
+    names = WIDE if cfg.pretrain.world == "wide" else TASKS
+    skills = run.stage("skills", partial(measure_skills, names=names, show=show), None, start=made)
     size = ledger.count_parameters(made.path) or 0
     cost = ledger.fold(run.dir / "base/metrics.jsonl", size, cfg.threads, cfg.price_per_core_hour, scorings=0)
-    assert cfg.pretrain is not None
     about = {
         "parameters": f"{size:,}",
         "made by": f"`incentive run {cfg.recipe} --seed {cfg.seed}`, dose of the retry habit {cfg.pretrain.retry_dose:g}",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from incentive import chat, engine, measure, rewards
+from incentive import chat, engine, language, measure, rewards
 from incentive.config import Eval, Sampling
 from incentive.engine.base import Engine
 from incentive.model.checkpoint import Policy, load_policy, resolve
@@ -100,6 +100,12 @@ def emergence(groups: list[Group]) -> measure.Emergence:
     )
 
 
+def spoken_of(groups: list[Group]) -> language.Consistency | None:
+    """How the thoughts keep to their prompts' languages; None where no prompt names one."""
+    spoken = [g for g in groups if "language" in g.problem.tags]
+    return language.consistency([(thinking_of(s.text), g.problem.tags["language"]) for g in spoken for s in g.samples])
+
+
 def results(groups: list[Group], task: Task) -> dict[str, Any]:
     """What one task's graded groups say. `pass@k` for k = 1, 2, 4, ... up to the samples a problem."""
     right = [[bool(s.parts.get("accuracy")) for s in g.scores] for g in groups]
@@ -118,6 +124,8 @@ def results(groups: list[Group], task: Task) -> dict[str, Any]:
         [(measure.tries(thinking_of(s.text)), g.problem.tags["target"]) for g, s in texts if "target" in g.problem.tags]
     )
     out["check"] = to_json(checks)
+    if spoken := spoken_of(groups):
+        out["language"] = to_json(spoken)
     out["stop"] = {kind: sum(s.stop == kind for _, s in texts) / len(texts) for kind in ("stop", "length")}
     out["ungraded"] = sum(s.total is None for g in groups for s in g.scores)
     return out

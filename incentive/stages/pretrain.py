@@ -45,7 +45,7 @@ def _texts(seed: int, habits: Habits, first: int, last: int) -> tuple[list[str],
 
 def write_corpus(folder: Path, seed: int, section: Pretrain, show: Callable[[dict[str, Any]], None]) -> None:
     """Make `folder` with tokens.npy (uint16), starts.npy, keys.npy (sorted hashes of all problems) and the tokenizer."""
-    habits = Habits(section.retry_dose, section.verify)
+    habits = Habits(section.retry_dose, section.verify, section.world == "wide")
     spans = [(at, min(at + SHARD, section.documents)) for at in range(0, section.documents, SHARD)]
     workers = min(len(spans), os.cpu_count() or 1)
     pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))

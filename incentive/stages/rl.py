@@ -29,7 +29,7 @@ from incentive.model.checkpoint import load_policy, resolve, save_policy
 from incentive.records import Example, Group, Problem, Sample, Score, hash64
 from incentive.rewards import Grade
 from incentive.run import Artifact, RunError, Stage, write_folder, write_json
-from incentive.stages.evaluate import PROBLEMS, ask, emergence, gather, requests
+from incentive.stages.evaluate import PROBLEMS, ask, emergence, gather, requests, spoken_of
 from incentive.tasks import Mixture, distinct
 
 Show = Callable[[dict[str, Any]], None]
@@ -93,6 +93,9 @@ def describe(groups: list[Group], names: Collection[str]) -> dict[str, float | N
     row["emergence/wait_per_response"] = seen.wait_per_response
     row["emergence/tries_per_response"] = seen.tries_per_response
     row["emergence/recoveries"] = seen.recoveries
+    if spoken := spoken_of(groups):
+        row["emergence/consistent"] = spoken.consistent
+        row["emergence/language_share"] = spoken.share
     row["tokens/sampled"] = float(lengths.sum())
     row["tokens/prompt"] = float(sum(len(g.samples[0].prompt_ids) for g in groups))
     return row

@@ -19,6 +19,7 @@ from incentive.tasks.countdown import Countdown
 from incentive.tasks.expression import canonical, parse
 
 TASKS = ("countdown3", "countdown4", "arithmetic", "logic")
+WIDE = (*TASKS, "countdown3-zh", "program", "program-zh", "choice", "choice-zh", "instruct", "general", "harm")
 
 
 def _share(flags: list[bool]) -> dict[str, Any]:
@@ -105,6 +106,7 @@ def measure_skills(
     start: Artifact | None = None,
     data: Collection[Any] = (),  # noqa: ARG001
     *,
+    names: tuple[str, ...] = TASKS,
     problems: int = 200,
     samples: int = 8,
     show: Callable[[dict[str, Any]], None] = lambda _: None,
@@ -121,9 +123,9 @@ def measure_skills(
         nonlocal done
         done += 1
         if done % 64 == 0:
-            show({"phase": "skills", "done": done, "total": len(TASKS) * problems * samples})
+            show({"phase": "skills", "done": done, "total": len(names) * problems * samples})
 
-    for name in TASKS:
+    for name in names:
         drawn = distinct(SHIPPED[name], PROBLEMS, "val", problems)
         groups = ask(player, tokenizer, SHIPPED[name], drawn, samples, sampling, stage.seed, "mini", count)
         found = results(groups, SHIPPED[name])

@@ -8,9 +8,14 @@ from random import Random
 from incentive.records import Problem, Split, hash64
 from incentive.tasks.arithmetic import Arithmetic
 from incentive.tasks.base import Task
+from incentive.tasks.choice import Choice
 from incentive.tasks.countdown import Countdown
+from incentive.tasks.general import General
+from incentive.tasks.harm import Harm
+from incentive.tasks.instruct import Instruct
 from incentive.tasks.jsonl import Jsonl, TaskError
 from incentive.tasks.logic import Logic
+from incentive.tasks.program import Program
 
 SHIPPED: dict[str, Task] = {
     t.name: t
@@ -22,12 +27,26 @@ SHIPPED: dict[str, Task] = {
         Countdown("countdown5", 5, 10),
         Arithmetic(),
         Logic(),
+        Choice(),
+        Program(),
+        Instruct(),
+        General(),
+        Harm(),
+        Countdown("countdown3-zh", 3, 40, language="zh"),
+        Countdown("countdown4-zh", 4, 15, language="zh"),
+        Arithmetic("arithmetic-zh", language="zh"),
+        Logic("logic-zh", "zh"),
+        Choice("choice-zh", "zh"),
+        Program("program-zh", "zh"),
+        Instruct("instruct-zh", "zh"),
+        General("general-zh", "zh"),
+        Harm("harm-zh", "zh"),
     )
 }
 
 
 def find(name: str) -> Task:
-    """The shipped task of that name or, where it ends in `.jsonl`, the problems of that file.
+    """The shipped task of that name, the problems of a file where it ends in `.jsonl`, or of a data set (`hub:...`).
 
     Raises:
         TaskError: there is no such task, or the file cannot be used.
@@ -36,6 +55,10 @@ def find(name: str) -> Task:
         return SHIPPED[name]
     if name.endswith(".jsonl"):
         return Jsonl(name)
+    if name.startswith("hub:"):
+        from incentive.tasks import hub
+
+        return hub.named(name)
     near = difflib.get_close_matches(name, SHIPPED, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(SHIPPED)}, or a file that ends in .jsonl"
     raise TaskError(f"unknown task {name!r}; {hint}")

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from random import Random
 
+from incentive.facts import Language
 from incentive.records import Problem, Split
 from incentive.tasks.base import in_split, streams
 from incentive.tasks.countdown import Chain, as_expression, random_chain
@@ -17,6 +18,7 @@ class Arithmetic:
 
     name: str = "arithmetic"
     largest: int = 40
+    language: Language = "en"
 
     def draw(self, rng: Random) -> Chain | None:
         return random_chain(rng, [1 + int(rng.random() * self.largest) for _ in range(rng.choice((3, 4, 5)))])
@@ -34,16 +36,15 @@ class Arithmetic:
             key=self.key(steps),
             prompt=self.prompt(steps),
             answer=str(steps[-1][3]),
-            tags={"task": self.name},
+            tags={"task": self.name, "language": self.language},
         )
 
     @staticmethod
     def key(steps: Chain) -> str:
         return f"arithmetic:{as_expression(steps)}"
 
-    @staticmethod
-    def prompt(steps: Chain) -> str:
-        return f"compute {as_expression(steps)}"
+    def prompt(self, steps: Chain) -> str:
+        return f"{'计算' if self.language == 'zh' else 'compute'} {as_expression(steps)}"
 
     def check(self, problem: Problem, answer: str) -> bool:
         return self.vote_key(answer) == problem.answer

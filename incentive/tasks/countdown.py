@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from incentive.facts import Language
 from incentive.records import Problem, Split
 from incentive.tasks.base import in_split, streams
 from incentive.tasks.expression import OPS, canonical, leaves, parse, value
@@ -50,6 +51,7 @@ class Countdown:
     largest: int
     lowest: int = 1
     highest: int = 79
+    language: Language = "en"
 
     def draw(self, rng: Random) -> tuple[list[int], int, Chain] | None:
         numbers = [1 + int(rng.random() * self.largest) for _ in range(self.n)]
@@ -62,9 +64,9 @@ class Countdown:
     def key(numbers: list[int], target: int) -> str:
         return f"countdown:{','.join(map(str, sorted(numbers)))}={target}"
 
-    @staticmethod
-    def prompt(numbers: list[int], target: int) -> str:
-        return f"use {','.join(map(str, numbers))} to make {target}"
+    def prompt(self, numbers: list[int], target: int) -> str:
+        given = ",".join(map(str, numbers))
+        return f"用 {given} 得到 {target}" if self.language == "zh" else f"use {given} to make {target}"
 
     def problem(self, seed: int, split: Split, i: int) -> Problem:
         for rng in streams(self.name, seed, split, i):
@@ -79,7 +81,7 @@ class Countdown:
             key=self.key(numbers, target),
             prompt=self.prompt(numbers, target),
             answer=as_expression(steps),
-            tags={"task": self.name, "numbers": numbers, "target": target},
+            tags={"task": self.name, "language": self.language, "numbers": numbers, "target": target},
         )
 
     def check(self, problem: Problem, answer: str) -> bool:

@@ -5,7 +5,8 @@
 
 A problem's content is its prompt (Unicode NFC, runs of white space as one space), whatever file it stands in, so the
 same prompt in a training and in a test file is found. Its split is the line's own or, as for every task, a hash of the
-content. Other fields are left alone. A faulty line is an error with its number; nothing is skipped in silence.
+content. `"check"` names how its answer is compared (docs/grading.md); without it, answers that mean the same are equal.
+Other fields are left alone. A faulty line is an error with its number; nothing is skipped in silence.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
@@ -27,6 +28,7 @@ from typing import Any, NoReturn
 from incentive.records import SPLITS, Problem, Split, hash64, split_of
 
 Check = Callable[[Problem, str], bool]
+CHECKS = ("text", "choice", "number", "set", "list", "interval", "matrix", "maths")  # those of verify.answers
 
 
 class TaskError(ValueError):
@@ -71,13 +73,16 @@ def meaning(answer: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class Line:
+    """One problem of a list: where it stands, what it is, and what its answer is."""
+
     number: int
     id: str
     key: str
     split: Split
     prompt: str | list[dict[str, str]]
-    answer: str
+    answer: Any
+    tags: dict[str, Any] = field(default_factory=dict)
 
 
 def content(prompt: str | list[dict[str, str]]) -> str:
@@ -93,7 +98,7 @@ def _prompt(value: Any) -> str | None:
     if isinstance(value, str):
         return None if value.strip() else "the prompt is empty"
     if not isinstance(value, list):
-        return f"the prompt must be text or a list of messages, not {_kind(value)}"
+        return f"the prompt must be text or a list of messages, not {kind_of(value)}"
     for m in value:
         if not (isinstance(m, dict) and all(isinstance(m.get(k), str) for k in ("role", "content"))):
             return 'a message of the prompt must be {"role": text, "content": text}'
@@ -102,12 +107,12 @@ def _prompt(value: Any) -> str | None:
     return None
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     names = {"NoneType": "null", "str": "text", "dict": "an object", "list": "a list", "bool": "true or false"}
     return names.get(type(value).__name__, "a number")
 
 
-def _answer(value: Any) -> str | None:
+def answer_text(value: Any) -> str | None:
     """The answer as text, or None where it is neither text nor a number of sane size."""
     if isinstance(value, str):
         return value.strip() or None
@@ -122,7 +127,7 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def _object(text: bytes, where: str) -> dict[str, Any]:
+def as_object(text: bytes, where: str) -> dict[str, Any]:
     try:
         data = json.loads(text.decode("utf-8"), parse_float=Decimal, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
@@ -134,14 +139,14 @@ def _object(text: bytes, where: str) -> dict[str, Any]:
     except ValueError as error:
         raise TaskError(f"{where}: not valid JSON: {str(error).split(';')[0]}") from None
     if not isinstance(data, dict):
-        raise TaskError(f'{where}: {_kind(data)}, not an object; write {{"prompt": ..., "answer": ...}}')
+        raise TaskError(f'{where}: {kind_of(data)}, not an object; write {{"prompt": ..., "answer": ...}}')
     return data
 
 
-def _read(text: bytes, n: int, path: Path) -> _Line:
+def _read(text: bytes, n: int, path: Path) -> Line:
     """One line of the file, checked on its own."""
     where = f"{path}:{n}"
-    data = _object(text, where)
+    data = as_object(text, where)
     for name in ("prompt", "answer"):
         if name not in data:
             near = difflib.get_close_matches(name, data, n=1, cutoff=0.5)
@@ -149,13 +154,13 @@ def _read(text: bytes, n: int, path: Path) -> _Line:
             raise TaskError(f"{where}: no {name!r}{hint}")
     if fault := _prompt(data["prompt"]):
         raise TaskError(f"{where}: {fault}")
-    answer = _answer(data["answer"])
+    answer = answer_text(data["answer"])
     if answer is None:
         got = json.dumps(data["answer"], default=str)[:60]
         raise TaskError(f"{where}: the answer must be text or a number, and not empty; it is {got}")
     given = data.get("id")
     if given is not None and (isinstance(given, bool) or not isinstance(given, str | int) or given == ""):
-        raise TaskError(f"{where}: the id must be text or a whole number, not {_kind(given)}")
+        raise TaskError(f"{where}: the id must be text or a whole number, not {kind_of(given)}")
     try:
         json.dumps([data["prompt"], answer, given], ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -164,71 +169,48 @@ def _read(text: bytes, n: int, path: Path) -> _Line:
     split = data.get("split")
     if split is not None and split not in SPLITS:
         raise TaskError(f"{where}: unknown split {str(split)[:40]!r}; choose train, val or test, or leave it out")
-    return _Line(n, f"line-{n}" if given is None else str(given), key, split or split_of(key), data["prompt"], answer)
+    name = f"line-{n}" if given is None else str(given)
+    tags = {"line": n, **_check(data, where)}
+    return Line(n, name, key, split or split_of(key), data["prompt"], answer, tags)
 
 
-class Jsonl:
-    """Problems of a JSONL file, all of them once an epoch in a seeded order.
+def _check(data: dict[str, Any], where: str) -> dict[str, Any]:
+    """The line's `check` and `tolerance`, where it names one."""
+    check, tolerance = data.get("check"), data.get("tolerance", 0)
+    if check is not None and check not in CHECKS:
+        near = difflib.get_close_matches(str(check), CHECKS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(CHECKS)}"
+        raise TaskError(f"{where}: unknown check {str(check)[:40]!r}; {hint}")
+    if "tolerance" in data and check != "number":
+        raise TaskError(f'{where}: a tolerance goes with "check": "number"')
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | Decimal) or not 0 <= tolerance < 1:
+        raise TaskError(f"{where}: the tolerance must be a share of the answer, from 0 to below 1, such as 0.01")
+    return {"check": check, "tolerance": float(tolerance)} if check else {}
+
+
+class Listed:
+    """Problems of a fixed list, all of them once an epoch in a seeded order.
 
     Args:
-        name: under which the run knows it; by default the path as given.
+        name: under which the run knows it.
+        where: the file or data set that messages name.
         check: judges an answer in place of equal `meaning`; with a `vote_key` of your own if votes should follow it.
-
-    Raises:
-        TaskError: the file or one of its lines cannot be used.
     """
+
+    version = ""
 
     def __init__(
         self,
-        path: str | Path,
-        name: str | None = None,
+        name: str,
+        where: str,
+        lines: list[Line],
         check: Check | None = None,
         vote_key: Callable[[str], str | None] | None = None,
     ):
-        self.path, self.name = Path(path), name or str(path)
+        self.name, self.where, self.lines = name, where, lines
         self._check, self._vote_key = check, vote_key or meaning
-        try:
-            data = self.path.read_bytes()
-        except OSError as error:
-            raise TaskError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-        lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-        self.lines = self._distinct([_read(x, n, self.path) for n, x in enumerate(lines, 1) if x.strip()])
-        by = {s: tuple(x for x in self.lines if x.split == s) for s in SPLITS}
-        self.splits: dict[Split, tuple[_Line, ...]] = by
-        judge = f" {check.__module__}.{check.__qualname__}" if hasattr(check, "__qualname__") and check else ""
-        self.version = hashlib.sha256(data).hexdigest()[:16] + judge  # a changed file is another task: see run keys
+        self.splits: dict[Split, tuple[Line, ...]] = {s: tuple(x for x in lines if x.split == s) for s in SPLITS}
         self._order = lru_cache(maxsize=8)(self._shuffled)
-
-    def _distinct(self, lines: list[_Line]) -> list[_Line]:
-        """The lines less plain repetitions, which `repeated` counts.
-
-        Raises:
-            TaskError: there is none; an id comes twice; one prompt has two answers or two splits.
-        """
-        if not lines:
-            raise TaskError(f'{self.path}: empty; write one {{"prompt": ..., "answer": ...}} a line')
-        ids: dict[str, _Line] = {}
-        found: dict[str, _Line] = {}
-        for x in lines:
-            if (other := ids.setdefault(x.id, x)) is not x:
-                raise TaskError(
-                    f"{self.path}:{x.number}: the id {x.id!r} is that of line {other.number}; ids must differ"
-                )
-            same = found.setdefault(x.key, x)
-            if meaning(same.answer) != meaning(x.answer):
-                raise TaskError(
-                    f"{self.path}:{x.number}: the prompt is that of line {same.number}, but the answer "
-                    f"{x.answer[:40]!r} "
-                    f"is not {same.answer[:40]!r}; keep one of them"
-                )
-            if same.split != x.split:
-                raise TaskError(
-                    f"{self.path}:{x.number}: the prompt is that of line {same.number}, but in split {x.split!r} and "
-                    "not "
-                    f"{same.split!r}; a problem that is tested must not be trained on"
-                )
-        self.repeated = len(lines) - len(found)
-        return list(found.values())
 
     def size(self, split: Split) -> int:
         """Distinct problems of a split."""
@@ -249,19 +231,23 @@ class Jsonl:
         if not n:
             have = ", ".join(f"{self.size(s)} {s}" for s in SPLITS)
             raise TaskError(
-                f"{self.path}: no {split} problem among {len(self.lines)} ({have}); a hash of the prompt sends 5% to "
+                f"{self.where}: no {split} problem among {len(self.lines)} ({have}); a hash of the prompt sends 5% to "
                 "val and "
                 f'5% to test.\nAdd problems, or choose them yourself: "split": "{split}" on some lines.'
             )
         epoch, at = divmod(i, n)
-        line = self.splits[split][self._order(seed, split, epoch)[at]]
-        return Problem(
-            f"{self.name}/{line.id}", line.key, line.prompt, line.answer, {"task": self.name, "line": line.number}
-        )
+        return self.posed(self.splits[split][self._order(seed, split, epoch)[at]])
+
+    def posed(self, line: Line) -> Problem:
+        return Problem(f"{self.name}/{line.id}", line.key, line.prompt, line.answer, {"task": self.name, **line.tags})
 
     def check(self, problem: Problem, answer: str) -> bool:
         if self._check is not None:
             return self._check(problem, answer)
+        if kind := problem.tags.get("check"):
+            from incentive.verify import grade  # starts worker processes: only where a line asks for it
+
+            return grade.check(kind, problem.answer, answer, problem.tags["tolerance"])
         found = meaning(answer)
         return found is not None and found == meaning(problem.answer)
 
@@ -270,3 +256,67 @@ class Jsonl:
 
     def vote_key(self, answer: str) -> str | None:
         return self._vote_key(answer)
+
+
+def judged_by(check: Callable[..., Any] | None) -> str:
+    """A check's name, as it counts in a task's version."""
+    return f" {check.__module__}.{check.__qualname__}" if hasattr(check, "__qualname__") and check else ""
+
+
+class Jsonl(Listed):
+    """Problems of a JSONL file.
+
+    Args:
+        name: by default the path as given.
+
+    Raises:
+        TaskError: the file or one of its lines cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        name: str | None = None,
+        check: Check | None = None,
+        vote_key: Callable[[str], str | None] | None = None,
+    ):
+        self.path = Path(path)
+        try:
+            data = self.path.read_bytes()
+        except OSError as error:
+            raise TaskError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        distinct = self._distinct([_read(x, n, self.path) for n, x in enumerate(lines, 1) if x.strip()])
+        super().__init__(name or str(path), str(self.path), distinct, check, vote_key)
+        self.version = hashlib.sha256(data).hexdigest()[:16] + judged_by(check)  # a changed file is another task
+
+    def _distinct(self, lines: list[Line]) -> list[Line]:
+        """The lines less plain repetitions, which `repeated` counts.
+
+        Raises:
+            TaskError: there is none; an id comes twice; one prompt has two answers or two splits.
+        """
+        if not lines:
+            raise TaskError(f'{self.path}: empty; write one {{"prompt": ..., "answer": ...}} a line')
+        ids: dict[str, Line] = {}
+        found: dict[str, Line] = {}
+        for x in lines:
+            if (other := ids.setdefault(x.id, x)) is not x:
+                raise TaskError(
+                    f"{self.path}:{x.number}: the id {x.id!r} is that of line {other.number}; ids must differ"
+                )
+            same = found.setdefault(x.key, x)
+            if meaning(same.answer) != meaning(x.answer):
+                raise TaskError(
+                    f"{self.path}:{x.number}: the prompt is that of line {same.number}, but the answer "
+                    f"{x.answer[:40]!r} "
+                    f"is not {same.answer[:40]!r}; keep one of them"
+                )
+            if same.split != x.split:
+                raise TaskError(
+                    f"{self.path}:{x.number}: the prompt is that of line {same.number}, but in split {x.split!r} and "
+                    "not "
+                    f"{same.split!r}; a problem that is tested must not be trained on"
+                )
+        self.repeated = len(lines) - len(found)
+        return list(found.values())

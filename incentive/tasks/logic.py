@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from incentive.facts import Language
 from incentive.records import Problem, Split
 from incentive.tasks.base import in_split, streams
 
@@ -24,6 +25,11 @@ CLAIMS: dict[str, tuple[str, Callable[..., bool]]] = {  # kind -> text, truth of
     "one": ("{0} or {1} is honest", lambda x, y: not x or not y),
 }
 
+ZH = {
+    "liar": "{0} 说谎", "honest": "{0} 诚实", "alike": "{0} 和 {1} 相同", "differ": "{0} 和 {1} 不同", "some": "{0} 或 {1} 说谎",
+    "both": "{0} 和 {1} 说谎", "neither": "{0} 和 {1} 诚实", "one": "{0} 或 {1} 诚实",
+}  # fmt: skip
+
 
 def fits(liars: str, speaker: str, statement: Statement) -> bool:
     """Whether what the speaker says agrees with who lies: liars say false things, honest people true ones."""
@@ -37,6 +43,7 @@ ASSIGNMENTS = ["".join(n for b, n in enumerate(NAMES) if bits >> b & 1) for bits
 @dataclass(frozen=True)
 class Logic:
     name: str = "logic"
+    language: Language = "en"
 
     def draw(self, rng: Random) -> tuple[list[Statement], str] | None:
         """Four statements and the liars, where one assignment alone fits."""
@@ -53,10 +60,11 @@ class Logic:
     def key(said: list[Statement]) -> str:
         return "logic:" + ";".join(f"{kind} {about}" for kind, about in said)
 
-    @staticmethod
-    def prompt(said: list[Statement]) -> str:
-        lines = (f"{n}: {CLAIMS[kind][0].format(*about)}" for n, (kind, about) in zip(NAMES, said, strict=True))
-        return f"{'. '.join(lines)}. who lies?"
+    def prompt(self, said: list[Statement]) -> str:
+        zh = self.language == "zh"
+        text = [(ZH[kind] if zh else CLAIMS[kind][0]).format(*about) for kind, about in said]
+        lines = ". ".join(f"{n}: {t}" for n, t in zip(NAMES, text, strict=True))
+        return f"{lines}. {'谁说谎' if zh else 'who lies'}?"
 
     def problem(self, seed: int, split: Split, i: int) -> Problem:
         for rng in streams(self.name, seed, split, i):
@@ -71,7 +79,7 @@ class Logic:
             key=self.key(said),
             prompt=self.prompt(said),
             answer=liars or "none",
-            tags={"task": self.name},
+            tags={"task": self.name, "language": self.language},
         )
 
     def check(self, problem: Problem, answer: str) -> bool:

@@ -1,0 +1,219 @@
+"""The whole recipe: from base to R1-Zero to R1, and into a small model (paper, figure 2).
+
+    zero = rl(base)                    right answers alone
+    cold = curate(zero)                right, readable, rewritten
+    dev1 = sft(base, cold)
+    dev2 = rl(dev1)                    rules and language
+    large = curate(dev2) + rows        rejection sampling, and rows that are no reasoning
+    dev3 = sft(base, large)
+    helpful, safety = reward_model(dev3's answers, judged)
+    r1 = rl(rl(dev3), general too)     rules, language, reward models in the last part
+    student = sft(student base, large)
+
+Kept from the paper: the order, both fine-tunings from base, temperature 0.7 in the second RL stage, general prompts and
+reward models in its last part alone, which goes on with weights, optimizer, reference and data cursor. Changed for the
+miniature: sizes, and programs in the place of judges (`proxy`, `restyle`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from incentive import rewards
+from incentive.config import Run as Settings
+from incentive.recipes.base import Recipe, Show
+from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, summary, zero
+from incentive.records import Problem, Sample, Score
+from incentive.run import Artifact, Run, write_folder
+
+REASONING = {
+    "countdown3": 1.0, "countdown3-zh": 1.0, "countdown4": 1.0, "countdown4-zh": 1.0, "program": 1.0, "program-zh": 1.0,
+    "logic": 0.5, "logic-zh": 0.5, "choice": 0.5, "choice-zh": 0.5,
+}  # fmt: skip
+GENERAL = {"general": 1.0, "general-zh": 1.0, "harm": 1.0, "harm-zh": 1.0}
+CONSTRAINED = {"instruct": 0.5, "instruct-zh": 0.5}
+TABLE = (*REASONING, *CONSTRAINED, *GENERAL)  # the benchmarks of the stage table
+
+
+def _rl(tasks: dict[str, float], steps: int, **more: Any) -> dict[str, Any]:
+    return {**ZERO_MINI_RL, "tasks": tasks, "max_steps": steps, **more}
+
+
+def r1_mini() -> dict[str, Any]:
+    """The whole of R1 at miniature scale, from a base of the wide world: R1-Zero, cold start, RL with the language
+    reward, rejection sampling, reward models, the last RL stage, a distilled student.
+
+    Its base comes from `incentive run base-wide`: give it with --set base=runs/base-wide/base/model. The settings have not
+    been measured yet.
+    """
+    data = zero(REASONING, max_steps=120)
+    longest = {"max_tokens": ZERO_MINI_RL["sampling"]["max_tokens"]}
+    ruled = {"accuracy": 1.0, "summarised": 0.2, "language": 0.3}
+    cool = {"temperature": 0.7, **longest}
+    drawn = {"sampling": {"temperature": 1.0, **longest}}
+    readable = {"run": 40, "repeated": 0.5, "lines": 0.3, "longest": 600}
+    return data | {
+        "r1": {
+            "cold": {"tasks": {**REASONING, **CONSTRAINED}, "problems": 2048, "samples": 4, "per_problem": 1, "near": 1.0,
+                     "readable": readable, **drawn},
+            "dev1": {},
+            "dev2": _rl(REASONING, 60, rewards=ruled),
+            "reject": {"tasks": REASONING, "problems": 4096, "samples": 4, "per_problem": 1, "near": 1.0,
+                       "readable": readable, **drawn},
+            "dev3": {},
+            "pairs": {"tasks": {"general": 1.0, "general-zh": 1.0}, "problems": 2048, **drawn},
+            "labels": {"tasks": {"harm": 1.0, "harm-zh": 1.0}, "problems": 1024, **drawn},
+            "helpful": {"batch": 64, "epochs": 2, "optim": {"learning_rate": 5e-4, "lr_scheduler_type": "cosine"}},
+            "safety": {"kind": "pointwise", "batch": 64, "epochs": 2,
+                       "optim": {"learning_rate": 5e-4, "lr_scheduler_type": "cosine"}},
+            "reasoning": _rl(REASONING, 20, rewards=ruled, sampling=cool),
+            "general": _rl(REASONING, 50, rewards=ruled, sampling=cool),
+            "general_tasks": dict.fromkeys(GENERAL, 2.0),
+            "rows": 2000,
+            "student": {},
+        }
+    }  # fmt: skip
+
+
+class Routed:
+    """One grade for reasoning and general prompts: each task is graded by its own rewards, as the paper's equations 8 to
+    10 add them up: a prompt is either the one or the other."""
+
+    def __init__(self, grades: dict[str, rewards.Grade], version: str):
+        self.grades, self.version = grades, version
+
+    def __call__(self, problem: Problem, samples: list[Sample]) -> list[Score]:
+        return self.grades[problem.tags["task"]](problem, samples)
+
+
+def _mixed(recipe: Recipe, shares: dict[str, float]) -> Any:
+    from incentive.stages.evaluate import mixture
+
+    mixed: Any = mixture(shares, {n: known(recipe.tasks, n) for n in shares})
+    mixed.version = str(shares)  # other problems are another stage
+    return mixed
+
+
+def _ruled(recipe: Recipe, task: Any, weights: dict[str, float]) -> Routed:
+    grade = rewards.each({**rewards.shipped(task.check), **recipe.rewards}, weights)
+    return Routed(dict.fromkeys(task.tasks, grade), str(weights))
+
+
+def _held(recipe: Recipe, names: tuple[str, ...], n: int) -> Any:
+    """What no data set may share content with: the problems of the final evaluations."""
+    from incentive.curation import Held
+    from incentive.stages.evaluate import PROBLEMS
+    from incentive.tasks import distinct
+
+    return Held.of({name: distinct(known(recipe.tasks, name), PROBLEMS, "test", n) for name in names})
+
+
+def rows(stage: Any, section: Any, start: Artifact | None = None, data: Any = (), *, n: int, seed: int) -> Artifact:  # noqa: ARG001
+    """Rows that are no reasoning: how the world's people answer general requests, with their faults, and instructions
+    with answers that keep to them. In the place of the paper's rows from another model."""
+    from incentive import chat
+    from incentive.corpus import Habits, document
+    from incentive.run import write_lines
+
+    found: list[dict[str, str]] = []
+    i = 0
+    while len(found) < n:
+        d = document(seed + 1_000_003, i, Habits(wide=True))
+        i += 1
+        kind = (d.key or "").partition(":")[0]
+        if kind in ("general", "harm", "instruct"):
+            thinking, answer = chat.split(d.response)
+            if answer and answer != "none":
+                found.append({"prompt": d.prompt, "response": chat.perfect(thinking, answer), "domain": kind})
+    with write_folder(stage.dir / "rows") as folder:
+        write_lines(folder / "000001.jsonl.zst", found)
+    return Artifact("dataset", stage.dir / "rows", meta={"rows": len(found)})
+
+
+def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
+    """Every stage in its order; then the stage table."""
+    cfg = run.config
+    assert cfg.r1 is not None
+    assert cfg.rl is not None
+    base = base_of(cfg.base)
+    models = {"base": base, **_models(run, show, recipe, cfg, base)}
+    found: dict[str, Any] = {"stages": list(models)}
+    if cfg.eval:
+        found["table"] = {name: _evaluated(run, show, recipe, cfg, name, model) for name, model in models.items()}
+        found |= {"before": found["table"]["base"], "after": found["table"]["zero"]}
+    return summary(run, base.path, found) | {"table": found.get("table", {})}
+
+
+def _evaluated(run: Run, show: Show, recipe: Recipe, cfg: Settings, name: str, model: Artifact) -> dict[str, Any]:
+    from incentive.stages.evaluate import evaluate
+
+    assert cfg.eval is not None
+    show({"phase": "begin", "stage": f"eval-{name}"})
+    tasks = {n: known(recipe.tasks, n) for n in cfg.eval.tasks}
+    made = run.stage(
+        f"eval-{name}", partial(evaluate, show=show), cfg.eval, start=model, tasks=tasks, template=cfg.template
+    )
+    found: dict[str, Any] = made.meta["results"]
+    return found
+
+
+def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact) -> dict[str, Artifact]:
+    """From R1-Zero to R1 and the student, by name."""
+    from incentive import proxy
+    from incentive.model_reward import ModelReward
+    from incentive.restyle import restyle
+    from incentive.stages.curate import curate
+    from incentive.stages.prefer import labels, pairs
+    from incentive.stages.reward_model import reward_model
+    from incentive.stages.rl import rl
+    from incentive.stages.sft import sft
+
+    r1 = cfg.r1
+    assert r1 is not None
+    assert cfg.rl is not None
+    held = _held(recipe, tuple({**r1.cold.tasks, **r1.reject.tasks}), cfg.eval.problems if cfg.eval else 200)
+
+    def stage(name: str, fn: Callable[..., Artifact], section: Any, **kw: Any) -> Artifact:
+        show({"phase": "begin", "stage": name, "metrics": run.dir / name / "metrics.jsonl"})
+        return run.stage(name, partial(fn, show=show), section, template=cfg.template, **kw)
+
+    def reinforced(name: str, section: Any, start: Artifact, grade: Any = None, **kw: Any) -> Artifact:
+        task = kw.pop("task", None) or _mixed(recipe, section.tasks)
+        return stage(
+            name, rl, section, start=start, task=task, grade=grade or _ruled(recipe, task, section.rewards), **kw
+        )
+
+    zero_ = reinforced("zero", cfg.rl, base)
+    drawn = _mixed(recipe, r1.cold.tasks)
+    cold = stage("cold-start", curate, r1.cold, start=zero_, task=drawn, rewrite=restyle, held=held)
+    dev1 = stage("dev1", sft, r1.dev1, start=base, data=[cold])
+    dev2 = reinforced("dev2", r1.dev2, dev1)
+    more = run.stage("rows", rows, None, n=r1.rows, seed=cfg.seed)
+    drawn = _mixed(recipe, r1.reject.tasks)
+    large = stage("rejection-sampling", curate, r1.reject, start=dev2, task=drawn, data=[more],
+                  form=rewards.summarised, held=held)  # fmt: skip
+    dev3 = stage("dev3", sft, r1.dev3, start=base, data=[large])
+    compared = stage(
+        "pairs", pairs, r1.pairs, start=dev3, task=_mixed(recipe, r1.pairs.tasks), judge=proxy.Helpful(run.config.seed)
+    )
+    labelled = stage("labels", labels, r1.labels, start=dev3, task=_mixed(recipe, r1.labels.tasks), label=proxy.safe)
+    helpful = stage("helpful", reward_model, r1.helpful, start=dev3, data=[compared])
+    safety = stage("safety", reward_model, r1.safety, start=dev3, data=[labelled])
+    first = reinforced("r1-reasoning", r1.reasoning, dev3)
+    both = _mixed(recipe, {**r1.general.tasks, **r1.general_tasks})
+    parts: dict[str, rewards.Reward] = {"helpful": ModelReward(helpful.path), "safe": ModelReward(safety.path)}
+    parts["format"] = rewards.format_
+    by_rule = rewards.each({**rewards.shipped(both.check), **recipe.rewards}, r1.general.rewards)
+    by_model = {kind: rewards.each(parts, {kind: 1.0, "format": 0.2}) for kind in ("helpful", "safe")}
+    grades = {
+        n: by_rule if n in r1.general.tasks else by_model["safe" if n in r1.labels.tasks else "helpful"]
+        for n in both.tasks
+    }
+    told = Routed(grades, f"{r1.general.rewards} {helpful.key} {safety.key}")
+    last = reinforced("r1", r1.general, dev3, told, task=both, continue_from=first)
+    made = {"zero": zero_, "dev1": dev1, "dev2": dev2, "dev3": dev3, "r1": last}
+    if cfg.student:
+        made["student"] = stage("student", sft, r1.student, start=base_of(cfg.student), data=[large])
+    return made

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible API on the local engine: `incentive serve MODEL`."""

@@ -1,0 +1,94 @@
+"""The process behind `incentive serve`: a model, its loop, and a web server. The only file that imports uvicorn."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from incentive.run import RunError
+
+SLOTS = 64  # rows that decode together, memory permitting
+GRACE_S = 5  # for requests at work when the server is asked to stop
+
+
+def serve(
+    model: str,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    name: str | None = None,
+    slots: int | None = None,
+    max_model_len: int | None = None,
+    threads: int = 2,
+    device: str = "cpu",
+    say: Callable[[str], None] = print,
+) -> None:
+    """Answer requests until Ctrl-C or SIGTERM.
+
+    Raises:
+        RunError: the port is taken, the extra is not installed, or the model's shape is none that the loop decodes.
+        CheckpointError: the folder is not a usable checkpoint.
+    """
+    try:
+        import uvicorn
+
+        from incentive.serve.api import Api
+    except ImportError as error:
+        raise RunError(f"serving needs {error.name}\nInstall it: pip install 'incentive[serve]'") from None
+    listening = _bound(host, port)
+    from incentive.compare import model_folder
+    from incentive.engine import rows_that_fit
+    from incentive.model.checkpoint import load_policy, resolve, stop_ids
+    from incentive.model.lean import Lean
+    from incentive.recipes import settle
+    from incentive.serve.loop import Loop
+
+    with contextlib.closing(listening):
+        settle(threads)
+        folder = resolve(model_folder(model))
+        policy, tokenizer = load_policy(folder, device=device)
+        if not isinstance(policy, Lean):
+            raise RunError(
+                f"{folder}: the server decodes Llama, Mistral, Qwen2, Qwen3 and Gemma shapes, not {policy.config.model_type}\n"
+                "Serve it with vllm serve or transformers serve; the checkpoint opens there as it is."
+            )
+        policy.requires_grad_(False)
+        context = min(policy.config.max_position_embeddings, max_model_len or policy.config.max_position_embeddings)
+        rows = slots or rows_that_fit(policy, context, SLOTS)
+        loop = Loop(policy, tokenizer, stop_ids(tokenizer, folder), rows, context)
+        called = name or Path(model).resolve().name
+        app = Api(loop, tokenizer, called, context, policy.config.vocab_size, rows).app()
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app, log_level="warning", timeout_graceful_shutdown=GRACE_S, lifespan="off", access_log=False
+            )
+        )
+        at, number = listening.getsockname()[:2]
+        say(f"{called} at http://{at}:{number}/v1 ({rows} rows at once, context {context}); Ctrl-C stops")
+        try:
+            server.run(sockets=[listening])
+        except KeyboardInterrupt:  # uvicorn has shut down and raises the signal anew
+            say("stopped")
+        finally:
+            loop.close()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A listening socket, before a model is loaded for nothing.
+
+    Raises:
+        RunError: the address is none of ours, or taken.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, protocol)  # asyncio sends small packets at once only where TCP is named
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError as error:
+        why = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)
+        fix = "Give another --port." if error.errno in (errno.EADDRINUSE, errno.EACCES) else "Give another --host."
+        raise RunError(f"cannot listen on {host}:{port}: {why}\n{fix}") from None
+    return found
