@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from datetime import date
 
@@ -12,7 +15,7 @@ from fusion_server import endpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from incentive.verify import attack_host, jail, local, remote, values
+from incentive.verify import attack_host, jail, kernel, local, remote, values
 from incentive.verify.attacks_sandbox import ATTACKS
 from incentive.verify.sandbox import (
     TIERS,
@@ -281,6 +284,58 @@ def test_a_tier_that_is_down_is_loud(monkeypatch):
     monkeypatch.setattr(local.Local, "_try", lambda *_: crash)
     with pytest.raises(SandboxDown, match=r"'monty' is down.*\n.*--resume"), box:
         box.run([("a", TWO)])
+
+
+@pytest.mark.parametrize("tier", ["bubblewrap", "landlock"])
+def test_a_wall_that_does_not_stand_is_no_fault_of_a_program(tier, monkeypatch):
+    """Without its wall a jail runs nothing: before the source is given it is down, whatever the program."""
+    if not TABLE[tier].available:
+        pytest.skip(f"{tier}: {TABLE[tier].why_not}")
+    room = importlib.import_module(f"incentive.verify.{tier}")
+    room.setup(dataclasses.asdict(LIMITS))
+    try:
+        right = payload(Program("def f(x): return x", (Test([1], 1),), "f"))
+        assert room.run(right)["results"] == [["value", 1]]
+        monkeypatch.setattr(room._jail, "command", ["/bin/true"])
+        room._jail.stop()
+        assert "does not start" in room.run(right)["down"]
+    finally:
+        room._jail.stop()
+
+
+def test_the_list_of_calls_is_a_list():
+    """The filter, run by hand: what it says of a call."""
+    code = kernel.filter_code(files=False, pid=7)
+
+    def says(number: int, *arguments: int, arch: int = 0xC000003E) -> int:
+        words = {0: number, 4: arch} | {16 + 8 * n: a & 0xFFFFFFFF for n, a in enumerate(arguments)}
+        at, held = 0, 0
+        while True:
+            what, yes, no, k = code[at]
+            if what == 0x06:
+                return k
+            at += 1
+            if what == 0x20:
+                held = words[k]
+            else:
+                met = {0x15: held == k, 0x35: held >= k, 0x45: bool(held & k)}[what]
+                at += yes if met else no
+
+    allow, refuse, deny, nosys, kill = 0x7FFF0000, 0x00050001, 0x0005000D, 0x00050026, 0x80000000
+    assert says(0) == says(1) == says(231) == allow  # read, write, exit_group
+    assert says(41, 2, 1, 0) == says(59) == says(57) == says(101, 0) == says(165) == says(319) == refuse
+    assert says(0, arch=0x40000003) == says(0x40000000) == kill
+    assert says(62, 7, 9) == says(234, 7, 7, 9) == allow
+    assert says(62, -1, 9) == says(62, 0, 9) == says(62, 1, 9) == says(234, 1, 7, 9) == refuse
+    assert says(56, 0x10000 | 0x100) == allow
+    assert says(56, 17) == refuse
+    assert says(435) == says(437) == nosys
+    assert says(257, 0, 0, os.O_RDONLY | os.O_CLOEXEC) == says(2, 0, os.O_RDONLY) == allow
+    writes = (os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_CREAT, os.O_TMPFILE | os.O_RDWR)
+    assert {says(257, 0, 0, w) for w in writes} | {says(2, 0, w) for w in writes} == {deny}
+    assert says(302, 0) == says(72, 0, 4) == says(157, 15) == says(16, 0, 0x5401) == allow
+    assert says(302, 8) == says(72, 0, 8) == says(72, 0, 10) == says(157, 1) == says(16, 0, 0x5412) == refuse
+    assert dict.fromkeys(says(n) for n in (82, 83, 87, 88)) == {refuse: None}  # rename, mkdir, unlink, symlink
 
 
 def test_missing_tiers_say_what_to_do():

@@ -52,6 +52,7 @@ class Host:
     secret: str = field(default_factory=lambda: secrets.token_hex(16))
     calls: list[str] = field(default_factory=list)
     signals: list[int] = field(default_factory=list)
+    bystander: subprocess.Popen[bytes] | None = None
     home: Path = field(default_factory=Path.home)
 
     def __post_init__(self) -> None:
@@ -70,12 +71,19 @@ class Host:
         (self.folder / "tests.json").write_text(json.dumps({"output": self.secret}))
         for path in self._marks():
             path.unlink()
-        before: subprocess.Popen[bytes] | None = getattr(self, "bystander", None)
-        if before:
-            before.kill()
-            before.wait()
+        self._end_bystander()
         self.bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(36000)"])
         self.usual = self._bystander()
+
+    @property
+    def bystander_pid(self) -> int:
+        assert self.bystander is not None
+        return self.bystander.pid
+
+    def _end_bystander(self) -> None:
+        if self.bystander is not None:
+            self.bystander.kill()
+            self.bystander.wait()
 
     def _marks(self) -> list[Path]:
         places = (self.home, Path("/tmp"), Path("/dev/shm"), Path("/sys/fs/cgroup"))
@@ -109,7 +117,7 @@ class Host:
                 self.calls.append(str(s.getsockname()))
 
     def _bystander(self) -> tuple[Any, ...]:
-        process = psutil.Process(self.bystander.pid)
+        process = psutil.Process(self.bystander_pid)
         stopped = process.status() == psutil.STATUS_STOPPED
         return (
             process.nice(),
@@ -138,7 +146,7 @@ class Host:
         names = {
             "FILE": self.folder / "secret", "TESTS": self.folder / "tests.json", "SOCK": self.folder / "socket", "DIR": self.folder,
             "ABSTRACT": self.abstract, "HOME": self.home, "PORT": self.port, "PID": os.getpid(),
-            "VICTIM": self.bystander.pid, "TOKEN": self.token, "PACKAGE": Path(__file__).parents[2],
+            "VICTIM": self.bystander_pid, "TOKEN": self.token, "PACKAGE": Path(__file__).parents[2],
         }  # fmt: skip
         # whole words only: RLIMIT_X, PRIO_PROCESS and their like stay
         return re.sub(rf"(?<![A-Z_])({'|'.join(names)})(?![A-Z_])", lambda m: str(names[m[1]]), text)
@@ -158,7 +166,7 @@ class Host:
         found += [f"a call to {c}" for c in self.calls] + [f"signal {s}" for s in self.signals]
         self.calls.clear()
         self.signals.clear()
-        if self.bystander.poll() is not None:
+        if self.bystander is None or self.bystander.poll() is not None:
             found.append("the bystander died")
         elif self._bystander() != self.usual:
             found.append("the bystander was changed")
@@ -170,8 +178,7 @@ class Host:
     def close(self) -> None:
         for s in self.sockets:
             s.close()
-        self.bystander.kill()
-        self.bystander.wait()
+        self._end_bystander()
         os.environ.pop("INCENTIVE_ATTACK_SECRET", None)
 
 
@@ -208,21 +215,19 @@ def descendants(but: int) -> int:
 def run(tier: str, attacks: Iterable[Attack] = ATTACKS, limits: Limits = LIMITS) -> Iterator[Outcome]:
     """Every attack in the tier, one after the other; the machine is looked at after each and once more at the end."""
     right = Program("def f(x): return x + 1", (Test([1], 2),), "f")
-    with host() as here:
-        began = descendants(here.bystander.pid)  # of other work in this process
-        with open_sandbox(tier, workers=1, limits=limits) as box:
-            box.run([("right", right)])
-            usual = descendants(here.bystander.pid)
-            for attack in attacks:
-                yield _one(attack, box, here, usual)
-            good = box.run([("right", right)])["right"]
-            box.close()
-            left = _settled(here, began) - began
-            time.sleep(0.1)
-            harm = [*here.harm(), *([f"{left} processes left at the end"] if left > 0 else [])]
-            calm = Attack("afterwards: a right program passes", "host", right.source, 2)
-            verdict = Verdict("fail" if good.outcome == "pass" else "pass", 0, 1, "the tier still works", good.seconds)
-            yield Outcome(calm, verdict, tuple(harm))
+    with host() as here, open_sandbox(tier, workers=1, limits=limits) as box:
+        before = descendants(here.bystander_pid)
+        box.run([("right", right)])
+        usual = descendants(here.bystander_pid)
+        for attack in attacks:
+            yield _one(attack, box, here, usual)
+        good = box.run([("right", right)])["right"]
+        box.close()
+        left = _settled(here, before) - before
+        harm = [*here.harm(), *([f"{left} processes left at the end"] if left > 0 else [])]
+        calm = Attack("afterwards: a right program passes", "host", right.source, 2)
+        verdict = Verdict("fail" if good.outcome == "pass" else "pass", 0, 1, "the tier still works", good.seconds)
+        yield Outcome(calm, verdict, tuple(harm))
 
 
 def _one(attack: Attack, box: Sandbox, here: Host, usual: int) -> Outcome:
@@ -234,6 +239,6 @@ def _one(attack: Attack, box: Sandbox, here: Host, usual: int) -> Outcome:
 
 def _settled(here: Host, usual: int) -> int:
     until = time.monotonic() + SETTLE_S
-    while (left := descendants(here.bystander.pid)) > usual and time.monotonic() < until:
+    while (left := descendants(here.bystander_pid)) > usual and time.monotonic() < until:
         time.sleep(0.02)
     return left

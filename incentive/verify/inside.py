@@ -82,6 +82,7 @@ def _keeper(mode: bytes, walls: Walls) -> None:
         try:
             if (said := _read_watched(take, 4096, watch)) != READY:  # before the program's source was read
                 raise RuntimeError(f"a wall does not stand: {said.decode('utf-8', 'replace')}")
+            _send("ready", "")
             (_serve if mode == FUNCTION else _serve_script)(walls, watch, give, take, stdin, stdout)
         finally:
             watch.end()

@@ -127,31 +127,38 @@ class Jail:
         except BrokenPipeError:  # it ended since the last program
             self.start()
             os.write(self._input(), mode)
+        kind, text = self._ask()
+        if kind != "ready":
+            raise JailDown(f"{kind}: {text}")
 
     def run(self, program: dict[str, Any]) -> dict[str, Any]:
-        """See `sandbox.judge`; `{"down": why}` where there was no jail to run it in."""
+        """See `sandbox.judge`; `{"down": why}` where there was no jail to run it in.
+
+        Raises:
+            JailDown: the jail failed with the program in it, which may have caused that.
+        """
         began = time.monotonic()
         results: list[list[Any]] = []
-        try:
-            if program["entry"] is None:
-                for text in program["inputs"]:
-                    results.append(self._script(program["source"], text))
-                    if results[-1][0] == "limit":
-                        break
+        mode = wire.FUNCTION if program["entry"] else wire.SCRIPT
+        for text in program["inputs"] if mode == wire.SCRIPT else [""]:
+            try:
+                self._go(mode)
+            except JailDown as down:
+                return {"down": str(down)}
+            if mode == wire.SCRIPT:
+                results.append(self._script(program["source"], text))
             else:
                 self._function(program, results)
-        except JailDown as down:
-            return {"down": str(down)}
+            if results[-1][0] == "limit":
+                break
         return {"results": results, "seconds": time.monotonic() - began}
 
     def _script(self, source: str, text: str) -> list[Any]:
-        self._go(wire.SCRIPT)
         told = json.dumps({"source": source}).encode()
         kind, out = self._ask(told, text.encode("utf-8", "surrogateescape"))
         return ["value", out] if kind == "text" else [kind, out]
 
     def _function(self, program: dict[str, Any], results: list[list[Any]]) -> None:
-        self._go(wire.FUNCTION)
         kind, text = self._ask(json.dumps({"source": program["source"], "entry": program["entry"]}).encode())
         first = ["limit", text] if kind == "limit" else _result(text)
         if first[0] != "defined":
