@@ -96,6 +96,7 @@ class View:
         self.began, self.shown, self.closed = time.monotonic(), 0.0, False
         self.before = 0.0  # seconds of earlier starts
         self.stage, self.phase = "", ""
+        self.reinforced = False  # this stage is RL: it has steps, curves and a doctor
         self.done = self.total = self.first = 0
         self.phase_began = self.began
         self.rows: list[dict[str, Any]] = []
@@ -200,17 +201,18 @@ class View:
             del self.rows[:-500]
         if self._live is not None:
             self.redraw(force=changed)
-        elif self.stage != "zero" and self.total and (now - self.shown >= LINE or self.done == self.total):
+        elif not self.reinforced and self.total and (now - self.shown >= LINE or self.done == self.total):
             self.shown = now
             self._line(self._progress())
 
     def _begin(self, event: dict[str, Any]) -> None:
-        if self.stage == "zero" and self._live is not None and self._console is not None:
+        if self.reinforced and self._live is not None and self._console is not None:
             with self._guarded():
                 self._console.print(self.panel())  # its curves stay on the screen
             self.findings = []
         self.stage, self.rows, self.done, self.total = event["stage"], [], 0, 0
         path = event.get("metrics")
+        self.reinforced = path is not None
         if path is not None and path.exists():  # a resumed run: its curves go on
             for line in path.read_bytes().splitlines():
                 with contextlib.suppress(ValueError):
@@ -220,10 +222,10 @@ class View:
             self.rows = [r for r in self.rows if r.get("step", 0) <= last]
             self.step = max(last, 0)
             self.before = sum(_seconds(r) for r in self.rows)
-        if path is not None and self.settings.rl:
+        if section := event.get("section"):
             from incentive.doctor import Doctor
 
-            self.doctor = Doctor(self.settings.rl)
+            self.doctor = Doctor(section)
             for row in self.rows:
                 self.doctor.see(row)
 
@@ -265,7 +267,7 @@ class View:
 
     def seconds_left(self) -> float | None:
         """Of this stage: by the last 20 steps in RL, by this phase's rate elsewhere."""
-        if self.stage == "zero":
+        if self.reinforced:
             recent = [_seconds(r) for r in self.rows if r.get("step")][-20:]
             return (self.steps - self.step) * sum(recent) / len(recent) if recent else None
         passed, made = time.monotonic() - self.phase_began, self.done - self.first
@@ -296,7 +298,7 @@ class View:
         return {"corpus": "documents", "pretrain": "step"}.get(self.phase, "answers")
 
     def _plain_step(self, row: dict[str, Any]) -> str:
-        parts = [f"zero  step {self.step}/{self.steps}"]
+        parts = [f"{self.stage}  step {self.step}/{self.steps}"]
         for name, key, form in (
             ("right", "rewards/accuracy/mean", "{:.1%}"), ("val", "val/accuracy", "{:.1%}"),
             ("reward", "reward", "{:.3f}"), ("tokens", "completions/mean_length", "{:.0f}"),
@@ -330,9 +332,9 @@ class View:
         width = self._console.width if self._console else 80
         inner = max(30, min(width, 110) - 4)
         parts: list[RenderableType] = [self._bar(inner)]
-        if self.stage == "zero" or (self.stage == "base" and self.rows):
+        if self.reinforced or (self.stage == "base" and self.rows):
             parts += [Text(), self._curves(inner)]
-        if self.stage == "zero" and self.thought:
+        if self.reinforced and self.thought:
             parts += [Text(), self._thought(inner)]
         seconds, money = self.cost()
         cores = f"{self.settings.threads} core" + ("s" if self.settings.threads > 1 else "")
@@ -348,7 +350,7 @@ class View:
     def _bar(self, width: int) -> RenderableType:
         from rich.text import Text
 
-        if self.stage == "zero":
+        if self.reinforced:
             done, total, rate = self.step, self.steps, self.curve("time/step")[-20:]
             pace = f"{sum(rate) / len(rate):.1f} s a step" if rate else ""
             now = (
@@ -385,7 +387,7 @@ class View:
                 continue
             start = sum(values[:3]) / len(values[:3])
             now = sum(values[-3:]) / len(values[-3:])
-            gain = f"x{now / start:.1f}" if top is None and start > 0 and self.stage == "zero" else ""
+            gain = f"x{now / start:.1f}" if top is None and start > 0 and self.reinforced else ""
             if top is not None and len(values) > 1:
                 gain = f"from {form.format(values[0])}"
             line = Text(sparkline(values, room, 0.0, top), style=style)
@@ -468,10 +470,22 @@ def learned(summary: dict[str, Any], directory: Path, report: Path | None) -> li
         lines.append(f"  trained for {duration(summary['train_seconds'])}" + (f" ({what})" if what else ""))
     if "cost" in summary:
         lines.append(f"  cost in all ${summary['cost']:.4f} ({summary.get('core_hours', 0.0):.3f} core-hours)")
-    weights = next((directory / s / "model" for s in ("zero", "base") if (directory / s / "model").is_dir()), None)
+    lines += _stages(summary.get("table", {}))
+    made = (directory / s / "model" for s in ("r1", "zero", "base"))
+    weights = next((path for path in made if path.is_dir()), None)
     if weights:
         lines.append(f"  the model: {weights}")
     return [*lines, f"  the report: {report}" if report else f"  all of it: {directory}"]
+
+
+def _stages(table: dict[str, dict[str, Any]]) -> list[str]:
+    """Right answers of every model of the whole recipe, a line a task."""
+    if not table:
+        return []
+    tasks = list(next(iter(table.values())))
+    width = max(map(len, tasks))
+    lines = ["  right answers by stage", f"  {'':{width}}" + "".join(f"{name:>9}" for name in table)]
+    return lines + [f"  {t:{width}}" + "".join(f"{found[t]['pass@1']:9.1%}" for found in table.values()) for t in tasks]
 
 
 def _share(result: dict[str, Any]) -> str:

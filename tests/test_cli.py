@@ -415,7 +415,7 @@ def test_panel_draws_progress_curves_thought_and_findings(tmp_path: Path) -> Non
 
     settings = recipes.resolve(recipes.load("zero-mini"))
     view = live.View(settings, tmp_path, plain=True)
-    view.show({"phase": "begin", "stage": "zero"})
+    view.show({"phase": "begin", "stage": "zero", "metrics": Path("none")})
     view.show({"phase": "rollout", "step": 3, "groups": [group(["<think>[b]wait</think><answer>1</answer>"], [True])]})
     for step in range(1, 5):
         row = {"rewards/accuracy/mean": 0.2 * step, "completions/mean_length": 30.0 * step, "time/step": 2.0}

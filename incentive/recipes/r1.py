@@ -24,7 +24,7 @@ from typing import Any
 from incentive import rewards
 from incentive.config import Run as Settings
 from incentive.recipes.base import Recipe, Show
-from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, summary, zero
+from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, zero
 from incentive.records import Problem, Sample, Score
 from incentive.run import Artifact, Run, write_folder
 
@@ -138,12 +138,17 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     assert cfg.r1 is not None
     assert cfg.rl is not None
     base = base_of(cfg.base)
+    task = _mixed(recipe, cfg.rl.tasks)
+    asked = {n: known(recipe.tasks, n) for n in (cfg.eval.tasks if cfg.eval else ())}
+    preflight(run, show, base, task, _ruled(recipe, task, cfg.rl.rewards), asked)
     models = {"base": base, **_models(run, show, recipe, cfg, base)}
-    found: dict[str, Any] = {"stages": list(models)}
+    rl = {"zero": cfg.rl, "dev2": cfg.r1.dev2, "r1-reasoning": cfg.r1.reasoning, "r1": cfg.r1.general}
+    steps = [cfg.rl.max_steps, cfg.r1.dev2.max_steps, cfg.r1.general.max_steps]  # the last counts both of its parts
+    found: dict[str, Any] = {"stages": list(models), "steps": sum(steps)}
     if cfg.eval:
         found["table"] = {name: _evaluated(run, show, recipe, cfg, name, model) for name, model in models.items()}
         found |= {"before": found["table"]["base"], "after": found["table"]["zero"]}
-    return summary(run, base.path, found) | {"table": found.get("table", {})}
+    return summary(run, base.path, found, rl) | {"table": found.get("table", {})}
 
 
 def _evaluated(run: Run, show: Show, recipe: Recipe, cfg: Settings, name: str, model: Artifact) -> dict[str, Any]:
@@ -176,7 +181,8 @@ def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact)
     held = _held(recipe, tuple({**r1.cold.tasks, **r1.reject.tasks}), cfg.eval.problems if cfg.eval else 200)
 
     def stage(name: str, fn: Callable[..., Artifact], section: Any, **kw: Any) -> Artifact:
-        show({"phase": "begin", "stage": name, "metrics": run.dir / name / "metrics.jsonl"})
+        rl_ = {"metrics": run.dir / name / "metrics.jsonl", "section": section} if fn is rl else {}
+        show({"phase": "begin", "stage": name, **rl_})
         return run.stage(name, partial(fn, show=show), section, template=cfg.template, **kw)
 
     def reinforced(name: str, section: Any, start: Artifact, grade: Any = None, **kw: Any) -> Artifact:

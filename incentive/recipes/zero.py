@@ -268,7 +268,7 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
         before = run.stage("before", partial(evaluate, show=show), cfg.eval, start=base, **asked)
         found["before"] = before.meta["results"]
     if cfg.rl:
-        show({"phase": "begin", "stage": "zero", "metrics": run.dir / "zero/metrics.jsonl"})
+        show({"phase": "begin", "stage": "zero", "metrics": run.dir / "zero/metrics.jsonl", "section": cfg.rl})
         how = {"task": mixture, "grade": grade, "template": cfg.template}
         zero_ = run.stage("zero", partial(rl, show=show), cfg.rl, start=base, **how)
         found["steps"] = zero_.meta["steps"]
@@ -372,19 +372,23 @@ def rejection(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     return summary(run, base.path, found)
 
 
-def summary(run: Run, base: Path, found: dict[str, Any]) -> dict[str, Any]:
-    """summary.json: accuracy before and after, and what it cost (US dollars at the stated price, all stages)."""
+def summary(run: Run, base: Path, found: dict[str, Any], rl: dict[str, Any] | None = None) -> dict[str, Any]:
+    """summary.json: accuracy before and after, and what it cost (US dollars at the stated price, all stages).
+
+    Args:
+        rl: sections of the RL stages by their names; by default R1-Zero's alone.
+    """
     cfg, size = run.config, ledger.count_parameters(base) or 0
-    scorings = 0
-    if cfg.rl:
-        scorings = int(cfg.rl.beta > 0) + int(cfg.rl.steps_per_generation > 1)
+    rl = rl or ({"zero": cfg.rl} if cfg.rl else {})
+    scorings = {name: int(s.beta > 0) + int(s.steps_per_generation > 1) for name, s in rl.items()}
     costs = {}
     for path in sorted(run.dir.glob("*/metrics.jsonl")):
         name = path.parent.name
         if ".old-" not in name:
-            passes = scorings if name == "zero" else 0
+            passes = scorings.get(name, 0)
             costs[name] = ledger.fold(path, size, cfg.threads, cfg.price_per_core_hour, scorings=passes)
-    train = sum((c for name, c in costs.items() if name not in ("before", "after")), ledger.Costs())
+    evaluated = {name for name in costs if name in ("before", "after") or name.startswith("eval-")}
+    train = sum((c for name, c in costs.items() if name not in evaluated), ledger.Costs())
     total = sum(costs.values(), ledger.Costs())
     out: dict[str, Any] = {}
     for when in ("before", "after"):
