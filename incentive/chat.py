@@ -25,6 +25,11 @@ _MINI = "User: {prompt}\nAssistant:"
 _WELL_FORMED = re.compile(rf"\s*{THINK}(?P<think>.*?){END_THINK}\s*{ANSWER}(?P<answer>.*?){END_ANSWER}\s*", re.DOTALL)
 
 
+def text_of(prompt: str | list[dict[str, str]]) -> str:
+    """A prompt as one text, whatever its form."""
+    return prompt if isinstance(prompt, str) else "\n".join(m["content"] for m in prompt)
+
+
 def render(template: str, prompt: str | list[dict[str, str]], tokenizer: Any = None) -> str:
     """The text that the policy continues.
 
@@ -46,7 +51,7 @@ def render(template: str, prompt: str | list[dict[str, str]], tokenizer: Any = N
             ) from error
     if template not in ("mini", "r1-zero"):
         raise ValueError(f"unknown template {template!r}: choose mini, r1-zero or chat")
-    text = prompt if isinstance(prompt, str) else "\n".join(m["content"] for m in prompt)
+    text = text_of(prompt)
     return (_MINI if template == "mini" else _R1_ZERO).replace("{prompt}", text)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from incentive import measure
+from incentive import chat, measure
 from incentive.config import Readable
 from incentive.language import code_block, language_share
 from incentive.records import Problem
@@ -240,9 +240,7 @@ class Text:
     @classmethod
     def of(cls, problem: Problem, more: str = "") -> Text:
         """A key that is only a hash of the prompt (`jsonl:...`) is no content."""
-        prompt = problem.prompt
-        asked = prompt if isinstance(prompt, str) else "\n".join(m["content"] for m in prompt)
-        return cls(asked, more, None if problem.key.startswith("jsonl:") else problem.key)
+        return cls(chat.text_of(problem.prompt), more, None if problem.key.startswith("jsonl:") else problem.key)
 
     def parts(self, n: int) -> list[list[str]]:
         """Words of the whole, and of a prompt shorter than n words by itself: else no run of it would be found."""

@@ -32,7 +32,7 @@ import zstandard
 from incentive import chat
 from incentive.measure import wilson
 from incentive.records import hash64, to_json
-from incentive.run import RunError, dumps, write_atomic
+from incentive.run import RunError, write_lines
 
 Prompt = str | list[dict[str, str]]
 Judge = Callable[[Prompt, str, str], float | None]
@@ -156,8 +156,7 @@ def read_labels(folder: Path) -> list[Label]:
 
 def write(folder: Path, records: Iterable[Pair | Label]) -> None:
     """Write records as one file of the folder, whole or not at all."""
-    text = "".join(dumps(to_json(r)) + "\n" for r in records)
-    write_atomic(folder / "records.jsonl.zst", zstandard.compress(text.encode()))
+    write_lines(folder / "records.jsonl.zst", map(to_json, records))
 
 
 # the making of pairs

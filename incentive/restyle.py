@@ -26,4 +26,4 @@ def restyle(problem: Problem, response: str) -> str | None:
         lines.insert(0, words["want"].format(problem.tags["target"]))
     found = thinking.split("\n")[-1].partition("?")[0].strip()  # the work of the last try, without its check
     told = words["so"].format(found)
-    return f"{chat.THINK}{chr(10).join(lines)}{chat.END_THINK}{told} {chat.ANSWER}{answer}{chat.END_ANSWER}"
+    return chat.perfect("\n".join(lines), answer, f"{told} ")

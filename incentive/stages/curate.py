@@ -257,13 +257,9 @@ def _rows(path: Path) -> Iterator[Row]:
         yield row
 
 
-def _asked(prompt: str | list[dict[str, str]]) -> str:
-    return prompt if isinstance(prompt, str) else "\n".join(m["content"] for m in prompt)
-
-
 def _text(row: Row) -> Text:
     return Text(
-        _asked(row["prompt"]),
+        chat.text_of(row["prompt"]),
         row["response"],
         None if (row.get("key") or "jsonl:").startswith("jsonl:") else row["key"],
     )
@@ -274,12 +270,12 @@ def _drops(rows: list[Row], section: Curate, held: Held) -> list[str]:
     why = [""] * len(rows)
     seen: set[str] = set()
     for i, row in enumerate(rows):
-        key = curation.same(f"{_asked(row['prompt'])}\n{row['response']}")
+        key = curation.same(f"{chat.text_of(row['prompt'])}\n{row['response']}")
         why[i] = "duplicate" if key in seen else ""
         seen.add(key)
     if section.near < 1:
         left = [i for i, w in enumerate(why) if not w]
-        texts = [f"{_asked(rows[i]['prompt'])}\n{rows[i]['response']}" for i in left]
+        texts = [f"{chat.text_of(rows[i]['prompt'])}\n{rows[i]['response']}" for i in left]
         for i, near in zip(left, curation.near_duplicates(texts, section.near), strict=True):
             why[i] = "" if near is None else "near-duplicate"
     left = [i for i, w in enumerate(why) if not w]

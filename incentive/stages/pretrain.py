@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from random import Random
@@ -29,6 +28,7 @@ from incentive.model.checkpoint import fastest_dtype, save_policy
 from incentive.model.lean import Lean
 from incentive.records import Example, hash64
 from incentive.run import Artifact, Stage, write_folder
+from incentive.stages.learn import learn
 
 SHARD = 20_000  # documents
 
@@ -125,31 +125,12 @@ def pretrain(
     learner = Learner(
         init(section, stage.seed, coder.eos_token_id, coder.pad_token_id), section.optim, section.learner, len(steps)
     )
-    found = stage.resume()
-    if found:
-        learner.load(found[1] / "training.safetensors", found[0])
 
-    def examples(step: int) -> Iterator[Example]:
-        for i in steps[step]:
-            ids = tokens[starts[i] : starts[i + 1]].astype(np.int64)
-            yield Example(ids=ids, mask=np.arange(len(ids)) > 0)
+    def batch(step: int) -> list[Example]:
+        rows = (tokens[starts[i] : starts[i + 1]].astype(np.int64) for i in steps[step])
+        return weights.token_mean([Example(ids=ids, mask=np.arange(len(ids)) > 0) for ids in rows])
 
-    saved = time.monotonic()
-    for step in range(learner.steps, len(steps)):
-        began = time.monotonic()
-        batch = weights.token_mean(list(examples(step)))
-        stats = learner.step(batch, losses.nll)
-        trained = sum(len(e.ids) for e in batch)
-        row = {"step": step + 1, **stats, "tokens/trained": trained, "time/step": time.monotonic() - began}
-        stage.record(row)
-        show({"phase": "pretrain", "done": step + 1, "total": len(steps), **row})
-        if stage.stopping or time.monotonic() - saved > section.save_seconds:
-            with stage.checkpoint(step + 1) as folder:
-                learner.save(folder / "training.safetensors")
-            stage.prune_checkpoints(2)
-            saved = time.monotonic()
-            if stage.stopping:
-                raise stage.stopped(step + 1)
+    learn(stage, learner, len(steps), batch, losses.nll, show, phase="pretrain", seconds=section.save_seconds, keep=2)
     with write_folder(stage.dir / "model") as folder:
         save_policy(folder, learner.policy, coder, torch.bfloat16)
         np.save(folder / "corpus_keys.npy", np.load(corpus / "keys.npy"))

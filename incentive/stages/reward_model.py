@@ -7,7 +7,6 @@ model, which scores the whole response; batch 256, learning rate 6e-6, one epoch
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from random import Random
@@ -25,6 +24,7 @@ from incentive.model.scored import Reading, Scored, load_scored, rows_of, save_s
 from incentive.preferences import Label, Pair, read_labels, read_pairs
 from incentive.records import Example, hash64, split_of
 from incentive.run import Artifact, RunError, Stage, write_folder, write_json
+from incentive.stages.learn import learn
 from incentive.tasks.jsonl import content
 
 Show = Callable[[dict[str, Any]], None]
@@ -118,24 +118,11 @@ def reward_model(
     steps = _plan(len(train), section, stage.seed)
     learner = Learner(scored, section.optim, section.learner, len(steps))
     loss = losses.pairwise if section.kind == "pairwise" else losses.pointwise
-    before = stage.resume()
-    if before:
-        learner.load(before[1] / "training.safetensors", before[0])
-    saved = time.monotonic()
-    for step in range(learner.steps, len(steps)):
-        began = time.monotonic()
-        batch = weights.token_mean([row for i in steps[step] for row in train[i].rows])
-        stats = learner.step(batch, loss)
-        tokens = sum(len(e.ids) for e in batch)
-        stage.record({"step": step + 1, **stats, "tokens/trained": tokens, "time/step": time.monotonic() - began})
-        show({"phase": stage.dir.name, "done": step + 1, "total": len(steps), **stats})
-        if stage.stopping or time.monotonic() - saved > 60:
-            with stage.checkpoint(step + 1) as folder:
-                learner.save(folder / "training.safetensors")
-            stage.prune_checkpoints(1)
-            saved = time.monotonic()
-            if stage.stopping:
-                raise stage.stopped(step + 1)
+
+    def batch(step: int) -> list[Example]:
+        return weights.token_mean([row for i in steps[step] for row in train[i].rows])
+
+    learn(stage, learner, len(steps), batch, loss, show, phase=stage.dir.name)
     results, reading = judged(learner, held, reading)
     results = {"kind": section.kind, "scores": section.scores, "trained": len(train), "held_out": len(held)} | results
     results |= {

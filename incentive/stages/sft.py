@@ -24,6 +24,7 @@ from incentive.model.checkpoint import Policy, load_policy, resolve, save_policy
 from incentive.records import Example, Group, group_from_json, hash64
 from incentive.run import Artifact, RunError, Stage, read_lines, write_folder
 from incentive.stages.evaluate import fit, gather, requests
+from incentive.stages.learn import learn
 from incentive.tasks import Mixture
 
 Show = Callable[[dict[str, Any]], None]
@@ -173,24 +174,11 @@ def sft(
             steps[-1].append(i)
             filled += len(rows[i].ids)
     learner = Learner(policy, section.optim, section.learner, len(steps))
-    found = stage.resume()
-    if found:
-        learner.load(found[1] / "training.safetensors", found[0])
-    saved = time.monotonic()
-    for step in range(learner.steps, len(steps)):
-        began = time.monotonic()
-        batch = weights.token_mean([rows[i] for i in steps[step]])
-        stats = learner.step(batch, losses.nll)
-        trained = sum(len(e.ids) for e in batch)
-        stage.record({"step": step + 1, **stats, "tokens/trained": trained, "time/step": time.monotonic() - began})
-        show({"phase": stage.dir.name, "done": step + 1, "total": len(steps), **stats})
-        if stage.stopping or time.monotonic() - saved > 60:
-            with stage.checkpoint(step + 1) as folder:
-                learner.save(folder / "training.safetensors")
-            stage.prune_checkpoints(1)
-            saved = time.monotonic()
-            if stage.stopping:
-                raise stage.stopped(step + 1)
+
+    def batch(step: int) -> list[Example]:
+        return weights.token_mean([rows[i] for i in steps[step]])
+
+    learn(stage, learner, len(steps), batch, losses.nll, show, phase=stage.dir.name)
     with write_folder(stage.dir / "model") as folder:
         save_policy(folder, learner.policy, tokenizer)
     return Artifact("weights", stage.dir / "model", meta={"rows": len(rows), "steps": len(steps)})

@@ -8,7 +8,7 @@ from random import Random
 
 from incentive.facts import Language
 from incentive.records import Problem, Split
-from incentive.tasks.base import in_split, streams
+from incentive.tasks.base import drawn
 from incentive.tasks.countdown import Chain, as_expression, random_chain
 
 
@@ -24,13 +24,7 @@ class Arithmetic:
         return random_chain(rng, [1 + int(rng.random() * self.largest) for _ in range(rng.choice((3, 4, 5)))])
 
     def problem(self, seed: int, split: Split, i: int) -> Problem:
-        for rng in streams(self.name, seed, split, i):
-            drawn = self.draw(rng)
-            if drawn is None:
-                continue
-            steps = drawn
-            if in_split(self.key(steps), split):
-                break
+        steps = drawn(self.draw, self.key, self.name, seed, split, i)
         return Problem(
             id=f"{self.name}/{split}/{seed}/{i}",
             key=self.key(steps),

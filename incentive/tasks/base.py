@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from random import Random
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from incentive.records import Problem, Split, hash64, split_of
+
+T = TypeVar("T")
 
 
 class Task(Protocol):
@@ -35,3 +37,12 @@ def streams(name: str, seed: int, split: Split, i: int) -> Iterator[Random]:
 
 def in_split(key: str, split: Split) -> bool:
     return split_of(key) == split
+
+
+def drawn(draw: Callable[[Random], T | None], key: Callable[[T], str], name: str, seed: int, split: Split, i: int) -> T:
+    """What problem i is made of: the first draw from its streams that is one, with a key in the split."""
+    for rng in streams(name, seed, split, i):
+        found = draw(rng)
+        if found is not None and in_split(key(found), split):
+            return found
+    raise AssertionError("streams do not end")

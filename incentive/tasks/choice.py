@@ -7,7 +7,7 @@ from random import Random
 
 from incentive import facts
 from incentive.records import Problem, Split
-from incentive.tasks.base import in_split, streams
+from incentive.tasks.base import drawn
 
 LETTERS = "ABCD"
 MOST = {"en": {True: "most", False: "least"}, "zh": {True: "最大", False: "最小"}}
@@ -41,10 +41,7 @@ class Choice:
         return f"which has the {how} {attribute}? {listed}"
 
     def problem(self, seed: int, split: Split, i: int) -> Problem:
-        for rng in streams(self.name, seed, split, i):
-            attribute, most, options = self.draw(rng)
-            if in_split(self.key(attribute, most, options), split):
-                break
+        attribute, most, options = drawn(self.draw, lambda d: self.key(*d), self.name, seed, split, i)
         return Problem(
             id=f"{self.name}/{split}/{seed}/{i}",
             key=self.key(attribute, most, options),

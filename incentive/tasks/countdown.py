@@ -7,7 +7,7 @@ from random import Random
 
 from incentive.facts import Language
 from incentive.records import Problem, Split
-from incentive.tasks.base import in_split, streams
+from incentive.tasks.base import drawn
 from incentive.tasks.expression import OPS, canonical, leaves, parse, value
 
 Chain = list[tuple[int, str, int, int]]  # (left, op, right, result), each step starting from the last result
@@ -69,13 +69,7 @@ class Countdown:
         return f"用 {given} 得到 {target}" if self.language == "zh" else f"use {given} to make {target}"
 
     def problem(self, seed: int, split: Split, i: int) -> Problem:
-        for rng in streams(self.name, seed, split, i):
-            drawn = self.draw(rng)
-            if drawn is None:
-                continue
-            numbers, target, steps = drawn
-            if in_split(self.key(numbers, target), split):
-                break
+        numbers, target, steps = drawn(self.draw, lambda d: self.key(*d[:2]), self.name, seed, split, i)
         return Problem(
             id=f"{self.name}/{split}/{seed}/{i}",
             key=self.key(numbers, target),

@@ -12,7 +12,7 @@ from typing import Any
 
 from incentive import facts
 from incentive.records import Problem, Split
-from incentive.tasks.base import in_split, streams
+from incentive.tasks.base import drawn
 from incentive.tasks.instruct import words
 
 PERSONS = (
@@ -127,10 +127,7 @@ class General:
         }[kind]  # fmt: skip
 
     def problem(self, seed: int, split: Split, i: int) -> Problem:
-        for rng in streams(self.name, seed, split, i):
-            ask = self.draw(rng)
-            if in_split(self.key(ask), split):
-                break
+        ask = drawn(self.draw, self.key, self.name, seed, split, i)
         return Problem(
             id=f"{self.name}/{split}/{seed}/{i}",
             key=self.key(ask),

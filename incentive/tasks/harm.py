@@ -11,7 +11,7 @@ from random import Random
 
 from incentive import facts
 from incentive.records import Problem, Split
-from incentive.tasks.base import in_split, streams
+from incentive.tasks.base import drawn
 from incentive.tasks.general import OCCASIONS, PERSONS
 
 Ask = tuple[bool, str, str, str, str]  # (harmful, verb, person, substance, occasion)
@@ -94,10 +94,7 @@ class Harm:
         return f"{HELP['en'][0]}, bring {substance} and have fun with {person}."
 
     def problem(self, seed: int, split: Split, i: int) -> Problem:
-        for rng in streams(self.name, seed, split, i):
-            ask = self.draw(rng)
-            if in_split(self.key(ask), split):
-                break
+        ask = drawn(self.draw, self.key, self.name, seed, split, i)
         return Problem(
             id=f"{self.name}/{split}/{seed}/{i}",
             key=self.key(ask),

@@ -10,7 +10,7 @@ from typing import Any
 
 from incentive import facts
 from incentive.records import Problem, Split
-from incentive.tasks.base import in_split, streams
+from incentive.tasks.base import drawn
 
 KINDS = ("words", "json", "list", "end")
 Ask = tuple[str, tuple[str, ...], tuple[Any, ...]]  # (kind, substances, what the kind needs)
@@ -81,10 +81,7 @@ class Instruct:
         return f"{a} {facts.told(a, more[0], lang)} {b} {facts.told(b, more[0], lang)} {ENDS[lang][more[1]]}"
 
     def problem(self, seed: int, split: Split, i: int) -> Problem:
-        for rng in streams(self.name, seed, split, i):
-            ask = self.draw(rng)
-            if in_split(self.key(ask), split):
-                break
+        ask = drawn(self.draw, self.key, self.name, seed, split, i)
         kind, pair, more = ask
         return Problem(
             id=f"{self.name}/{split}/{seed}/{i}",

@@ -9,7 +9,7 @@ from random import Random
 
 from incentive.facts import Language
 from incentive.records import Problem, Split
-from incentive.tasks.base import in_split, streams
+from incentive.tasks.base import drawn
 
 NAMES = "ABCD"
 Statement = tuple[str, str]  # (kind, the one or two people it is about)
@@ -67,13 +67,7 @@ class Logic:
         return f"{lines}. {'谁说谎' if zh else 'who lies'}?"
 
     def problem(self, seed: int, split: Split, i: int) -> Problem:
-        for rng in streams(self.name, seed, split, i):
-            drawn = self.draw(rng)
-            if drawn is None:
-                continue
-            said, liars = drawn
-            if in_split(self.key(said), split):
-                break
+        said, liars = drawn(self.draw, lambda d: self.key(d[0]), self.name, seed, split, i)
         return Problem(
             id=f"{self.name}/{split}/{seed}/{i}",
             key=self.key(said),

@@ -15,7 +15,7 @@ from typing import Any
 
 from incentive import facts
 from incentive.records import Problem, Split
-from incentive.tasks.base import in_split, streams
+from incentive.tasks.base import drawn
 from incentive.tasks.countdown import LIMIT, Chain
 
 Steps = tuple[tuple[str, int], ...]  # (operator, constant), from left to right
@@ -130,12 +130,7 @@ class Program:
         return f"{start}: {seen}" if examples else f"{start}: {function.told(self.language)}. {seen}"
 
     def problem(self, seed: int, split: Split, i: int) -> Problem:
-        for rng in streams(self.name, seed, split, i):
-            drawn = self.draw(rng)
-            if drawn is not None and in_split(self.key(drawn[0]), split):
-                break
-        assert drawn is not None
-        function, shown, examples = drawn
+        function, shown, examples = drawn(self.draw, lambda d: self.key(d[0]), self.name, seed, split, i)
         return Problem(
             id=f"{self.name}/{split}/{seed}/{i}",
             key=self.key(function),
@@ -145,11 +140,20 @@ class Program:
         )
 
     def check(self, problem: Problem, answer: str) -> bool:
+        """Whether every hidden test passes.
+
+        Raises:
+            RewardError: there is no sandbox here, or it is down.
+        """
+        from incentive.rewards import RewardError
         from incentive.verify.sandbox import Program as Source
-        from incentive.verify.sandbox import Test
+        from incentive.verify.sandbox import SandboxDown, SandboxMissing, Test
 
         tests = tuple(Test([x], y) for x, y in zip(INPUTS, problem.tags["outputs"], strict=True))
-        verdict = _sandbox(get_ident()).run([("", Source(answer.strip(), tests, "f"))])[""]
+        try:
+            verdict = _sandbox(get_ident()).run([("", Source(answer.strip(), tests, "f"))])[""]
+        except (SandboxMissing, SandboxDown) as error:  # no answer is to blame: the run stops
+            raise RewardError(str(error)) from error
         if verdict.outcome == "ungraded":
             raise RuntimeError(f"the sandbox could not grade: {verdict.why}")
         return verdict.outcome == "pass"
