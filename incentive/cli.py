@@ -176,7 +176,7 @@ def run(
       zero-tiny        the same code in 90 seconds, with no claim to learn
       base-mini        make the base model from nothing (half an hour)
       base-wide        a base of the wide world: two languages, programs, talk (an hour)
-      r1-mini          R1-Zero, then every stage to R1; needs --set base=... of base-wide
+      r1-mini          R1-Zero, then every stage to R1, on what base-wide made
       rejection-mini   a control: the base fine-tuned on its own right answers
       evaluate-mini    evaluate one model, every answer kept
       controls-mini    R1-Zero on several seeds beside all its controls (hours)

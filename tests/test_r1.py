@@ -33,6 +33,7 @@ def small() -> dict[str, Any]:
     drawn = {"samples": 4, "sampling": length}
     curate = {"tasks": tasks, "problems": 64, **drawn}
     return {
+        "base": "base-mini",
         "student": "base-mini",
         "threads": 1,
         "rl": {**rl, "max_steps": 2},

@@ -34,6 +34,7 @@ REASONING = {
 }  # fmt: skip
 GENERAL = {"general": 1.0, "general-zh": 1.0, "harm": 1.0, "harm-zh": 1.0}
 CONSTRAINED = {"instruct": 0.5, "instruct-zh": 0.5}
+BASE = "runs/base-wide/base/model"  # where `incentive run base-wide` puts it
 TABLE = (*REASONING, *CONSTRAINED, *GENERAL)  # the benchmarks of the stage table
 
 
@@ -45,8 +46,8 @@ def r1_mini() -> dict[str, Any]:
     """The whole of R1 at miniature scale, from a base of the wide world: R1-Zero, cold start, RL with the language
     reward, rejection sampling, reward models, the last RL stage, a distilled student.
 
-    Its base comes from `incentive run base-wide`: give it with --set base=runs/base-wide/base/model. The settings have not
-    been measured yet.
+    Its base comes from `incentive run base-wide`; another is given with --set base=FOLDER. The settings have not been
+    measured yet.
     """
     data = zero(REASONING, max_steps=120)
     longest = {"max_tokens": ZERO_MINI_RL["sampling"]["max_tokens"]}
@@ -54,7 +55,9 @@ def r1_mini() -> dict[str, Any]:
     cool = {"temperature": 0.7, **longest}
     drawn = {"sampling": {"temperature": 1.0, **longest}}
     readable = {"run": 40, "repeated": 0.5, "lines": 0.3, "longest": 600}
+    data["eval"] |= {"tasks": list(TABLE), "samples": 4, "also_t1": False}
     return data | {
+        "base": BASE,
         "r1": {
             "cold": {"tasks": {**REASONING, **CONSTRAINED}, "problems": 2048, "samples": 4, "per_problem": 1, "near": 1.0,
                      "readable": readable, **drawn},
@@ -134,10 +137,16 @@ def rows(stage: Any, section: Any, start: Artifact | None = None, data: Any = ()
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     """Every stage in its order; then the stage table."""
+    from incentive.model.checkpoint import CheckpointError
+
     cfg = run.config
     assert cfg.r1 is not None
     assert cfg.rl is not None
-    base = base_of(cfg.base)
+    try:
+        base = base_of(cfg.base)
+    except CheckpointError as error:
+        hint = "\nMake it first: incentive run base-wide" if cfg.base == BASE else ""
+        raise CheckpointError(f"{error}{hint}") from None
     task = _mixed(recipe, cfg.rl.tasks)
     asked = {n: known(recipe.tasks, n) for n in (cfg.eval.tasks if cfg.eval else ())}
     preflight(run, show, base, task, _ruled(recipe, task, cfg.rl.rewards), asked)
