@@ -257,9 +257,6 @@ def evaluate(
         typer.Option("--suite", help="A benchmark in place of tasks; repeatable. docs/suites.md lists them."),
     ] = None,
     data: Annotated[str | None, typer.Option("--data", help="Suites: a local copy of the data set.")] = None,
-    k: Annotated[
-        int | None, typer.Option("--k", min=1, help="Suites: answers to each problem.  [default: the paper's]")
-    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Suites: where answers and results go.  [default: evals/MODEL-SUITE]")
     ] = None,
@@ -267,7 +264,12 @@ def evaluate(
     problems: Annotated[
         int | None, typer.Option("--problems", min=1, help="Distinct problems a task.  [default: 100; a suite: all]")
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Answers to each problem: pass@k up to this k.")] = 4,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples", min=1, help="Answers to each problem: pass@k up to this k.  [default: 4; a suite: the paper's]"
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of problems and answers.")] = 0,
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.6,
@@ -296,14 +298,16 @@ def evaluate(
       incentive eval my-model --suite aime24 --data aime_2024.parquet
     """
     with _guarded():
+        _together(
+            suite,
+            {"--task": task, "--split": split != "test"},
+            {"--data": data, "--out": out, "--device": device != "cpu"},
+        )
         if suite:
-            from incentive.config import ConfigError
             from incentive.harness import evaluate as on_suites
 
-            if task:
-                raise ConfigError("--task and --suite are two commands\nGive one of them.")
             found = on_suites(
-                model, suite, data=data, k=k, problems=problems, seed=seed, temperature=temperature, top_p=top_p,
+                model, suite, data=data, k=samples, problems=problems, seed=seed, temperature=temperature, top_p=top_p,
                 max_tokens=max_tokens, template=template, out=out, threads=threads, device=device, count=_counter(),
             )  # fmt: skip
             if as_json:
@@ -316,7 +320,7 @@ def evaluate(
         names = task or ["countdown3"]
         how = _settings(max_tokens or 320, temperature, top_p)
         found = measure_model(
-            model, names, problems or 100, samples, seed, split, how, template or "mini", threads, _counter()
+            model, names, problems or 100, samples or 4, seed, split, how, template or "mini", threads, _counter()
         )
         if as_json:
             _out(json.dumps(found, indent=2))
@@ -332,6 +336,16 @@ def evaluate(
             _out(f"  ended by itself         {result['stop']['stop']:.1%}")
             _out(f"  tokens an answer        {result['mean_tokens']:.1f}")
             _out(f"  reflections an answer   {result['reflections_per_response']:.2f}")
+
+
+def _together(suite: list[str] | None, of_tasks: dict[str, Any], of_suites: dict[str, Any]) -> None:
+    """Refuse options that would be passed over: some are for tasks alone, some for suites alone."""
+    from incentive.config import ConfigError
+
+    given = [name for name, value in (of_tasks if suite else of_suites).items() if value]
+    if given:
+        fix = "Leave it out, or give --task in place of --suite." if suite else "Give the --suite that it is for."
+        raise ConfigError(f"{given[0]} does not go with {'--suite' if suite else 'a task'}\n{fix}")
 
 
 def _told_suites(found: dict[str, Any]) -> None:
