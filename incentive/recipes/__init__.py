@@ -36,6 +36,7 @@ RECIPES: dict[str, tuple[Callable[[], dict[str, Any]], Pipeline]] = {
     "controls-mini": (controls.controls_mini, controls.pipeline),
     "base-mini": (base.base_mini, base.pipeline),
     "base-wide": (base.base_wide, base.pipeline),
+    "base-student": (base.base_student, base.pipeline),
     "r1-mini": (r1.r1_mini, r1.pipeline),
     "paper": (zero.paper, zero.pipeline),
 }

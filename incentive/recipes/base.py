@@ -58,6 +58,13 @@ def base_wide() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def base_student() -> dict[str, Any]:
+    """A smaller base of the wide world, for distillation: a third of the parameters, the first part of the documents."""
+    wide = base_wide()["pretrain"]
+    model = {**wide["model"], "hidden_size": 96, "intermediate_size": 256, "num_attention_heads": 3, "num_key_value_heads": 3}
+    return {"pretrain": {**wide, "documents": 400_000, "model": model}}
+
+
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:  # noqa: ARG001
     """Pretrain, then measure the skills; the model lies in DIR/base/model, with its card."""
     from incentive.run import write_atomic

@@ -17,12 +17,13 @@ miniature: sizes, and programs in the place of judges (`proxy`, `restyle`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from incentive import rewards
 from incentive.config import Run as Settings
+from incentive.hacking import Watch
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, zero
 from incentive.records import Problem, Sample, Score
@@ -102,6 +103,14 @@ def _mixed(recipe: Recipe, shares: dict[str, float]) -> Any:
 def _ruled(recipe: Recipe, task: Any, weights: dict[str, float]) -> Routed:
     grade = rewards.each({**rewards.shipped(task.check), **recipe.rewards}, weights)
     return Routed(dict.fromkeys(task.tasks, grade), str(weights))
+
+
+def watch(tasks: Iterable[str]) -> Watch:
+    """The ground truths that no reward model sees, of those tasks: the world's rubric, and what rules check."""
+    names = tuple(tasks)
+    kinds = {"the rubric": "general", "maths": "countdown", "code": "program"}
+    truths = {what: tuple(n for n in names if n.startswith(kind)) for what, kind in kinds.items()}
+    return Watch("helpful", {what: of for what, of in truths.items() if of})
 
 
 def _held(recipe: Recipe, names: tuple[str, ...], n: int) -> Any:
@@ -227,7 +236,7 @@ def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact)
         for n in both.tasks
     }
     told = Routed(grades, f"{r1.general.rewards} {helpful.key} {safety.key}")
-    last = reinforced("r1", r1.general, dev3, told, task=both, continue_from=first)
+    last = reinforced("r1", r1.general, dev3, told, task=both, continue_from=first, watch=watch(both.tasks))
     made = {"zero": zero_, "dev1": dev1, "dev2": dev2, "dev3": dev3, "r1": last}
     if cfg.student:
         made["student"] = stage("student", sft, r1.student, start=base_of(cfg.student), data=[large])
