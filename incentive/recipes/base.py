@@ -61,7 +61,13 @@ def base_wide() -> dict[str, Any]:
 def base_student() -> dict[str, Any]:
     """A smaller base of the wide world, for distillation: a third of the parameters, the first part of the documents."""
     wide = base_wide()["pretrain"]
-    model = {**wide["model"], "hidden_size": 96, "intermediate_size": 256, "num_attention_heads": 3, "num_key_value_heads": 3}
+    model = {
+        **wide["model"],
+        "hidden_size": 96,
+        "intermediate_size": 256,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 3,
+    }
     return {"pretrain": {**wide, "documents": 400_000, "model": model}}
 
 

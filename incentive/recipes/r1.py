@@ -22,7 +22,6 @@ from functools import partial
 from typing import Any
 
 from incentive import rewards
-from incentive.config import Run as Settings
 from incentive.hacking import Watch
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, zero
@@ -36,6 +35,7 @@ REASONING = {
 GENERAL = {"general": 1.0, "general-zh": 1.0, "harm": 1.0, "harm-zh": 1.0}
 CONSTRAINED = {"instruct": 0.5, "instruct-zh": 0.5}
 BASE = "runs/base-wide/base/model"  # where `incentive run base-wide` puts it
+MODELS = ("base", "zero", "dev1", "dev2", "dev3", "r1", "student")  # the columns of the stage table
 TABLE = (*REASONING, *CONSTRAINED, *GENERAL)  # the benchmarks of the stage table
 
 
@@ -159,19 +159,22 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     task = _mixed(recipe, cfg.rl.tasks)
     asked = {n: known(recipe.tasks, n) for n in (cfg.eval.tasks if cfg.eval else ())}
     preflight(run, show, base, task, _ruled(recipe, task, cfg.rl.rewards), asked)
-    models = {"base": base, **_models(run, show, recipe, cfg, base)}
+    made = stages(run, show, recipe, base)
+    models = {name: made[name] for name in MODELS if name in made}
     rl = {"zero": cfg.rl, "dev2": cfg.r1.dev2, "r1-reasoning": cfg.r1.reasoning, "r1": cfg.r1.general}
     steps = [cfg.rl.max_steps, cfg.r1.dev2.max_steps, cfg.r1.general.max_steps]  # the last counts both of its parts
     found: dict[str, Any] = {"stages": list(models), "steps": sum(steps)}
     if cfg.eval:
-        found["table"] = {name: _evaluated(run, show, recipe, cfg, name, model) for name, model in models.items()}
+        found["table"] = {name: evaluated(run, show, recipe, name, model) for name, model in models.items()}
         found |= {"before": found["table"]["base"], "after": found["table"]["zero"]}
     return summary(run, base.path, found, rl) | {"table": found.get("table", {})}
 
 
-def _evaluated(run: Run, show: Show, recipe: Recipe, cfg: Settings, name: str, model: Artifact) -> dict[str, Any]:
+def evaluated(run: Run, show: Show, recipe: Recipe, name: str, model: Artifact) -> dict[str, Any]:
+    """The results of stage `eval-NAME`."""
     from incentive.stages.evaluate import evaluate
 
+    cfg = run.config
     assert cfg.eval is not None
     show({"phase": "begin", "stage": f"eval-{name}"})
     tasks = {n: known(recipe.tasks, n) for n in cfg.eval.tasks}
@@ -182,32 +185,50 @@ def _evaluated(run: Run, show: Show, recipe: Recipe, cfg: Settings, name: str, m
     return found
 
 
-def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact) -> dict[str, Artifact]:
-    """From R1-Zero to R1 and the student, by name."""
-    from incentive import proxy
+def reinforce(run: Run, show: Show, recipe: Recipe, name: str, section: Any, start: Artifact, **kw: Any) -> Artifact:
+    """An RL stage. By default its problems are the section's tasks, graded by the section's rewards."""
+    from incentive.stages.rl import rl
+
+    task = kw.pop("task", None) or _mixed(recipe, section.tasks)
+    grade = kw.pop("grade", None) or _ruled(recipe, task, section.rewards)
+    show({"phase": "begin", "stage": name, "metrics": run.dir / name / "metrics.jsonl", "section": section})
+    how: dict[str, Any] = {"start": start, "task": task, "grade": grade, "template": run.config.template, **kw}
+    return run.stage(name, partial(rl, show=show), section, **how)
+
+
+def general_grades(helpful: Artifact, safety: Artifact) -> dict[str, rewards.Grade]:
+    """What grades a prompt that no rule checks: `helpful`, and for requests to do harm `safe`."""
     from incentive.model_reward import ModelReward
+
+    parts: dict[str, rewards.Reward] = {"helpful": ModelReward(helpful.path), "safe": ModelReward(safety.path)}
+    parts["format"] = rewards.format_
+    return {kind: rewards.each(parts, {kind: 1.0, "format": 0.2}) for kind in ("helpful", "safe")}
+
+
+def stages(run: Run, show: Show, recipe: Recipe, base: Artifact) -> dict[str, Artifact]:
+    """From the base to R1 and the student: every artifact by its stage's name."""
+    from incentive import proxy
     from incentive.restyle import restyle
     from incentive.stages.curate import curate
     from incentive.stages.prefer import labels, pairs
     from incentive.stages.reward_model import reward_model
-    from incentive.stages.rl import rl
     from incentive.stages.sft import sft
 
-    r1 = cfg.r1
+    cfg, r1 = run.config, run.config.r1
     assert r1 is not None
     assert cfg.rl is not None
     held = _held(recipe, tuple({**r1.cold.tasks, **r1.reject.tasks}), cfg.eval.problems if cfg.eval else 200)
 
-    def stage(name: str, fn: Callable[..., Artifact], section: Any, **kw: Any) -> Artifact:
-        rl_ = {"metrics": run.dir / name / "metrics.jsonl", "section": section} if fn is rl else {}
-        show({"phase": "begin", "stage": name, **rl_})
-        return run.stage(name, partial(fn, show=show), section, template=cfg.template, **kw)
+    made: dict[str, Artifact] = {"base": base}
 
-    def reinforced(name: str, section: Any, start: Artifact, grade: Any = None, **kw: Any) -> Artifact:
-        task = kw.pop("task", None) or _mixed(recipe, section.tasks)
-        return stage(
-            name, rl, section, start=start, task=task, grade=grade or _ruled(recipe, task, section.rewards), **kw
-        )
+    def stage(name: str, fn: Callable[..., Artifact], section: Any, **kw: Any) -> Artifact:
+        show({"phase": "begin", "stage": name})
+        made[name] = run.stage(name, partial(fn, show=show), section, template=cfg.template, **kw)
+        return made[name]
+
+    def reinforced(name: str, section: Any, start: Artifact, **kw: Any) -> Artifact:
+        made[name] = reinforce(run, show, recipe, name, section, start, **kw)
+        return made[name]
 
     zero_ = reinforced("zero", cfg.rl, base)
     drawn = _mixed(recipe, r1.cold.tasks)
@@ -227,17 +248,14 @@ def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact)
     safety = stage("safety", reward_model, r1.safety, start=dev3, data=[labelled])
     first = reinforced("r1-reasoning", r1.reasoning, dev3)
     both = _mixed(recipe, {**r1.general.tasks, **r1.general_tasks})
-    parts: dict[str, rewards.Reward] = {"helpful": ModelReward(helpful.path), "safe": ModelReward(safety.path)}
-    parts["format"] = rewards.format_
     by_rule = rewards.each({**rewards.shipped(both.check), **recipe.rewards}, r1.general.rewards)
-    by_model = {kind: rewards.each(parts, {kind: 1.0, "format": 0.2}) for kind in ("helpful", "safe")}
+    by_model = general_grades(helpful, safety)
     grades = {
         n: by_rule if n in r1.general.tasks else by_model["safe" if n in r1.labels.tasks else "helpful"]
         for n in both.tasks
     }
     told = Routed(grades, f"{r1.general.rewards} {helpful.key} {safety.key}")
-    last = reinforced("r1", r1.general, dev3, told, task=both, continue_from=first, watch=watch(both.tasks))
-    made = {"zero": zero_, "dev1": dev1, "dev2": dev2, "dev3": dev3, "r1": last}
+    reinforced("r1", r1.general, dev3, grade=told, task=both, continue_from=first, watch=watch(both.tasks))
     if cfg.student:
-        made["student"] = stage("student", sft, r1.student, start=base_of(cfg.student), data=[large])
+        stage("student", sft, r1.student, start=base_of(cfg.student), data=[large])
     return made
