@@ -54,7 +54,10 @@ def small() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("r1") / "run"
-    return folder, recipes.run("r1-mini", folder, plain=True, **small())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("incentive.recipes.r1_findings.LONG", 2)
+        patch.setattr("incentive.recipes.r1_findings.LOOKED", 8)
+        return folder, recipes.run("r1-findings", folder, plain=True, **small())
 
 
 def test_every_stage_is_done_and_hands_over(done: tuple[Path, dict[str, Any]]) -> None:
@@ -62,7 +65,8 @@ def test_every_stage_is_done_and_hands_over(done: tuple[Path, dict[str, Any]]) -
     keys = {}
     for name in STAGES:
         keys[name] = json.loads((folder / name / "done.json").read_text())
-    assert set(told["table"]) == {"base", "zero", "dev1", "dev2", "dev3", "r1", "student"}
+    arms = {"dev2-free", "sft-own", "gamed", "gamed-last", "student-base", "student-zero"}
+    assert set(told["table"]) == {"base", "zero", "dev1", "dev2", "dev3", "r1", "student"} | arms
     for child, parent in (("cold-start", "zero"), ("dev1", "cold-start"), ("dev2", "dev1"), ("rejection-sampling", "dev2"),
                           ("rejection-sampling", "rows"), ("dev3", "rejection-sampling"), ("helpful", "pairs"),
                           ("safety", "labels"), ("r1", "r1-reasoning"), ("student", "rejection-sampling")):  # fmt: skip
@@ -88,9 +92,25 @@ def test_a_second_start_does_nothing_and_a_change_reruns_what_follows(done: tupl
     before = {name: (folder / name / "done.json").stat().st_mtime_ns for name in STAGES}
     settings = small()
     settings["r1"]["safety"]["epochs"] = 1
-    assert recipes.run("r1-mini", folder, resume=True, plain=True, **settings)["table"].keys() == told["table"].keys()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("incentive.recipes.r1_findings.LONG", 2)
+        patch.setattr("incentive.recipes.r1_findings.LOOKED", 8)
+        found = recipes.run("r1-findings", folder, resume=True, plain=True, **settings)
+    assert found["table"].keys() == told["table"].keys()
     after = {name: (folder / name / "done.json").stat().st_mtime_ns for name in STAGES}
     assert {name for name in STAGES if before[name] != after[name]} == {"safety", "r1"}
+
+
+def test_the_digest_tells_each_problem(done: tuple[Path, dict[str, Any]]) -> None:
+    found = json.loads((done[0] / "digest.json").read_text())
+    assert set(found["models"]) == set(done[1]["table"])
+    for model, tasks in found["models"].items():
+        for task, one in tasks.items():
+            assert sum(one["right"]) / (8 * 2) == pytest.approx(done[1]["table"][model][task]["pass@1"])
+            assert one["problems"] == found["models"]["base"][task]["problems"]
+    assert found["gamed"]["looks"][-1]["step"] == 3
+    assert set(found["gamed"]["looks"][-1]["truths"]) == {"the rubric", "maths"}
+    assert set(found["models"]["r1"]["harm"]["results"]["measures"]) == {"unsafe", "over_refusal"}
 
 
 def test_a_prompt_goes_to_its_own_grade() -> None:

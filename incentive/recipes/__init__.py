@@ -22,7 +22,7 @@ from typing import Any
 
 from incentive import config
 from incentive.config import ConfigError
-from incentive.recipes import base, controls, plan, r1, zero
+from incentive.recipes import base, controls, plan, r1, r1_findings, zero
 from incentive.recipes.base import Pipeline, Recipe, Show, near
 from incentive.run import Interrupt, Run, RunError, Stopped, stored_config
 
@@ -38,6 +38,7 @@ RECIPES: dict[str, tuple[Callable[[], dict[str, Any]], Pipeline]] = {
     "base-wide": (base.base_wide, base.pipeline),
     "base-student": (base.base_student, base.pipeline),
     "r1-mini": (r1.r1_mini, r1.pipeline),
+    "r1-findings": (r1_findings.r1_findings, r1_findings.pipeline),
     "paper": (zero.paper, zero.pipeline),
 }
 STAGES = {zero.pipeline: ("before", "zero", "after"), base.pipeline: ("base",)}

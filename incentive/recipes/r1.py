@@ -64,7 +64,7 @@ def r1_mini() -> dict[str, Any]:
                      "readable": readable, **drawn},
             "dev1": {},
             "dev2": _rl(REASONING, 60, rewards=ruled),
-            "reject": {"tasks": REASONING, "problems": 4096, "samples": 4, "per_problem": 1, "near": 1.0,
+            "reject": {"tasks": {**REASONING, **CONSTRAINED}, "problems": 4096, "samples": 4, "per_problem": 1, "near": 1.0,
                        "readable": readable, **drawn},
             "dev3": {},
             "pairs": {"tasks": {"general": 1.0, "general-zh": 1.0}, "problems": 2048, **drawn},
@@ -92,15 +92,15 @@ class Routed:
         return self.grades[problem.tags["task"]](problem, samples)
 
 
-def _mixed(recipe: Recipe, shares: dict[str, float]) -> Any:
+def mixed(recipe: Recipe, shares: dict[str, float]) -> Any:
     from incentive.stages.evaluate import mixture
 
-    mixed: Any = mixture(shares, {n: known(recipe.tasks, n) for n in shares})
-    mixed.version = str(shares)  # other problems are another stage
-    return mixed
+    found: Any = mixture(shares, {n: known(recipe.tasks, n) for n in shares})
+    found.version = str(shares)  # other problems are another stage
+    return found
 
 
-def _ruled(recipe: Recipe, task: Any, weights: dict[str, float]) -> Routed:
+def ruled(recipe: Recipe, task: Any, weights: dict[str, float]) -> Routed:
     grade = rewards.each({**rewards.shipped(task.check), **recipe.rewards}, weights)
     return Routed(dict.fromkeys(task.tasks, grade), str(weights))
 
@@ -123,8 +123,8 @@ def _held(recipe: Recipe, names: tuple[str, ...], n: int) -> Any:
 
 
 def rows(stage: Any, section: Any, start: Artifact | None = None, data: Any = (), *, n: int, seed: int) -> Artifact:  # noqa: ARG001
-    """Rows that are no reasoning: how the world's people answer general requests, with their faults, and instructions
-    with answers that keep to them. In the place of the paper's rows from another model."""
+    """Rows that are no reasoning: how the world's people answer general requests and requests to do harm, with all their
+    faults. In the place of the paper's rows from another model."""
     from incentive import chat
     from incentive.corpus import Habits, document
     from incentive.run import write_lines
@@ -135,7 +135,7 @@ def rows(stage: Any, section: Any, start: Artifact | None = None, data: Any = ()
         d = document(seed + 1_000_003, i, Habits(wide=True))
         i += 1
         kind = (d.key or "").partition(":")[0]
-        if kind in ("general", "harm", "instruct"):
+        if kind in ("general", "harm"):
             thinking, answer = chat.split(d.response)
             if answer and answer != "none":
                 found.append({"prompt": d.prompt, "response": chat.perfect(thinking, answer), "domain": kind})
@@ -156,9 +156,9 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     except CheckpointError as error:
         hint = "\nMake it first: incentive run base-wide" if cfg.base == BASE else ""
         raise CheckpointError(f"{error}{hint}") from None
-    task = _mixed(recipe, cfg.rl.tasks)
+    task = mixed(recipe, cfg.rl.tasks)
     asked = {n: known(recipe.tasks, n) for n in (cfg.eval.tasks if cfg.eval else ())}
-    preflight(run, show, base, task, _ruled(recipe, task, cfg.rl.rewards), asked)
+    preflight(run, show, base, task, ruled(recipe, task, cfg.rl.rewards), asked)
     made = stages(run, show, recipe, base)
     models = {name: made[name] for name in MODELS if name in made}
     rl = {"zero": cfg.rl, "dev2": cfg.r1.dev2, "r1-reasoning": cfg.r1.reasoning, "r1": cfg.r1.general}
@@ -189,8 +189,8 @@ def reinforce(run: Run, show: Show, recipe: Recipe, name: str, section: Any, sta
     """An RL stage. By default its problems are the section's tasks, graded by the section's rewards."""
     from incentive.stages.rl import rl
 
-    task = kw.pop("task", None) or _mixed(recipe, section.tasks)
-    grade = kw.pop("grade", None) or _ruled(recipe, task, section.rewards)
+    task = kw.pop("task", None) or mixed(recipe, section.tasks)
+    grade = kw.pop("grade", None) or ruled(recipe, task, section.rewards)
     show({"phase": "begin", "stage": name, "metrics": run.dir / name / "metrics.jsonl", "section": section})
     how: dict[str, Any] = {"start": start, "task": task, "grade": grade, "template": run.config.template, **kw}
     return run.stage(name, partial(rl, show=show), section, **how)
@@ -231,23 +231,23 @@ def stages(run: Run, show: Show, recipe: Recipe, base: Artifact) -> dict[str, Ar
         return made[name]
 
     zero_ = reinforced("zero", cfg.rl, base)
-    drawn = _mixed(recipe, r1.cold.tasks)
+    drawn = mixed(recipe, r1.cold.tasks)
     cold = stage("cold-start", curate, r1.cold, start=zero_, task=drawn, rewrite=restyle, held=held)
     dev1 = stage("dev1", sft, r1.dev1, start=base, data=[cold])
     dev2 = reinforced("dev2", r1.dev2, dev1)
     more = run.stage("rows", rows, None, n=r1.rows, seed=cfg.seed)
-    drawn = _mixed(recipe, r1.reject.tasks)
+    drawn = mixed(recipe, r1.reject.tasks)
     large = stage("rejection-sampling", curate, r1.reject, start=dev2, task=drawn, data=[more],
                   form=rewards.summarised, held=held)  # fmt: skip
     dev3 = stage("dev3", sft, r1.dev3, start=base, data=[large])
     compared = stage(
-        "pairs", pairs, r1.pairs, start=dev3, task=_mixed(recipe, r1.pairs.tasks), judge=proxy.Helpful(run.config.seed)
+        "pairs", pairs, r1.pairs, start=dev3, task=mixed(recipe, r1.pairs.tasks), judge=proxy.Helpful(run.config.seed)
     )
-    labelled = stage("labels", labels, r1.labels, start=dev3, task=_mixed(recipe, r1.labels.tasks), label=proxy.safe)
+    labelled = stage("labels", labels, r1.labels, start=dev3, task=mixed(recipe, r1.labels.tasks), label=proxy.safe)
     helpful = stage("helpful", reward_model, r1.helpful, start=dev3, data=[compared])
     safety = stage("safety", reward_model, r1.safety, start=dev3, data=[labelled])
     first = reinforced("r1-reasoning", r1.reasoning, dev3)
-    both = _mixed(recipe, {**r1.general.tasks, **r1.general_tasks})
+    both = mixed(recipe, {**r1.general.tasks, **r1.general_tasks})
     by_rule = rewards.each({**rewards.shipped(both.check), **recipe.rewards}, r1.general.rewards)
     by_model = general_grades(helpful, safety)
     grades = {
