@@ -2,8 +2,8 @@
 
     python prove/r1.py [--dir runs/prove-r1] [--seeds 31 32 33] [--only-page]
 
-Each seed is a run of `r1-findings` in a process of its own, one after the other, gone on with where it was stopped. The
-digests and the page go to docs/r1-results/ and docs/r1-results.md. `EXPECTED` was committed before the seeds ran; what
+Each seed is a run in a process of its own, one after the other, gone on with where it was stopped: the first of
+`r1-findings`, with the arms, the others of `r1-mini` alone, measured on as many problems. The digests and the page go to docs/r1-results/ and docs/r1-results.md. `EXPECTED` was committed before the seeds ran; what
 falls short says so.
 """
 
@@ -19,8 +19,11 @@ from statistics import fmean
 from typing import Any
 
 from incentive import ledger, measure
+from incentive.recipes.r1_findings import digest
 
 SEEDS = (31, 32, 33)
+ARMS = SEEDS[:1]  # whose run has the arms beside it
+MEASURED = ("eval.problems=500", "eval.samples=1")
 ROOT = Path(__file__).parent.parent
 KINDS = {
     "maths: countdown, 3 numbers": "countdown3", "maths: countdown, 4 numbers": "countdown4", "logic": "logic",
@@ -74,16 +77,29 @@ def asked(d: Digest, model: str, kinds: tuple[str, ...]) -> list[str]:
     return [d["models"][model][t]["problems"] for kind in kinds for t in both(kind)]
 
 
+def having(ds: list[Digest], *models: str) -> list[Digest]:
+    """The seeds in which those models were measured.
+
+    Raises:
+        KeyError: there is none.
+    """
+    found = [d for d in ds if all(m in d["models"] for m in models)]
+    if not found:
+        raise KeyError(", ".join(models))
+    return found
+
+
 def seeds_mean(ds: list[Digest], model: str, kinds: tuple[str, ...], what: str = "right") -> list[float]:
     return [fmean(column) for column in zip(*(shares(d, model, kinds, what) for d in ds), strict=True)]
 
 
 def difference(ds: list[Digest], a: str, b: str, kinds: tuple[str, ...]) -> measure.Difference:
-    """Right answers of a less those of b, paired by problem, the mean of the seeds.
+    """Right answers of a less those of b, paired by problem, the mean of the seeds that have both.
 
     Raises:
         ValueError: they were asked different problems.
     """
+    ds = having(ds, a, b)
     if any(asked(d, a, kinds) != asked(d, b, kinds) for d in ds):
         raise ValueError(f"{a} and {b} answered different problems of {kinds}")
     return measure.paired_difference(seeds_mean(ds, a, kinds), seeds_mean(ds, b, kinds))
@@ -142,7 +158,10 @@ def _mended(ds: list[Digest]) -> tuple[bool, str]:
 
 
 def _costs(ds: list[Digest]) -> tuple[None, str]:
-    free, d = [consistent(d, "dev2-free") for d in ds], difference(ds, "dev2", "dev2-free", REASONING)
+    free, d = (
+        [consistent(d, "dev2-free") for d in having(ds, "dev2-free")],
+        difference(ds, "dev2", "dev2-free", REASONING),
+    )
     return None, f"without the reward consistent {percent(free)}; accuracy with it, less without: {points(d)}"
 
 
@@ -174,7 +193,7 @@ def _doubles(ds: list[Digest]) -> tuple[bool, str]:
 
 def _gamed(ds: list[Digest]) -> tuple[bool, str]:
     told, seen = [], []
-    for d in ds:
+    for d in having(ds, "gamed"):
         looks, meta = d["gamed"]["looks"], d["gamed"]["meta"]
         first, last = looks[0], looks[-1]
         falls = [f["truth"] for f in meta["hacking"]]
@@ -218,7 +237,7 @@ def stage_table(ds: list[Digest]) -> Iterator[str]:
     yield "| benchmark | " + " | ".join(NAMES.get(m, m) for m in models) + " |"
     yield "|---" * (len(models) + 1) + "|"
     for name, kind in KINDS.items():
-        cells = [fmean(seeds_mean(ds, m, (kind,))) for m in models]
+        cells = [fmean(seeds_mean(having(ds, m), m, (kind,))) for m in models]
         yield f"| {name} | " + " | ".join(f"{100 * x:.1f}" for x in cells) + " |"
     rows: list[tuple[str, Callable[[Digest, str], float]]] = [
         ("reasoning, all", lambda d, m: fmean(shares(d, m, REASONING))),
@@ -227,7 +246,7 @@ def stage_table(ds: list[Digest]) -> Iterator[str]:
         ("consistent thoughts", consistent),
     ]  # fmt: skip
     for name, of in rows:
-        yield f"| {name} | " + " | ".join(f"{100 * fmean(of(d, m) for d in ds):.1f}" for m in models) + " |"
+        yield f"| {name} | " + " | ".join(f"{100 * fmean(of(d, m) for d in having(ds, m)):.1f}" for m in models) + " |"
 
 
 def page(ds: dict[int, Digest]) -> str:
@@ -235,8 +254,8 @@ def page(ds: dict[int, Digest]) -> str:
     n = len(shares(found[0], "base", ("countdown3",)))
     lines = [
         "# Results of the whole recipe", "",
-        f"Written by `python prove/r1.py`: seeds {', '.join(map(str, ds))} of `r1-findings` on one base, test split, {n:,} problems a "
-        "benchmark, half English and half Chinese, 2 answers each at temperature 0.6, top-p 0.95. Differences are paired by problem, with "
+        f"Written by `python prove/r1.py`: seeds {', '.join(map(str, ds))} on one base, test split, {n:,} problems a "
+        "benchmark, half English and half Chinese, one answer each at temperature 0.6, top-p 0.95. Differences are paired by problem, with "
         "95% intervals; in brackets after a mean the seeds. The signs were committed before the seeds ran.", "",
         "## What was to show", "", "| finding | | measured |", "|---|---|---|",
     ]  # fmt: skip
@@ -247,7 +266,17 @@ def page(ds: dict[int, Digest]) -> str:
             seen, told = None, f"not measured: {missing}"
         verdict = "reported" if seen is None else "seen" if seen else "**not seen**"
         lines.append(f"| {what} | {kind}: {verdict} | {told} |")
-    lines += ["", "## Stage table", "", "Percent right, mean of the seeds.", "", *stage_table(found), "", "## Time", ""]
+    lines += [
+        "",
+        "## Stage table",
+        "",
+        "Percent right, mean of the seeds that have the model.",
+        "",
+        *stage_table(found),
+        "",
+        "## Time",
+        "",
+    ]
     lines += ["| stage | " + " | ".join(f"seed {s}" for s in ds) + " |", "|---" * (len(ds) + 1) + "|"]
     for stage in found[0]["seconds"]:
         lines.append(f"| {stage} | " + " | ".join(ledger.duration(d["seconds"].get(stage, 0)) for d in found) + " |")

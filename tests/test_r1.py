@@ -10,6 +10,7 @@ import pytest
 
 from incentive import recipes
 from incentive.recipes import r1
+from incentive.recipes.r1_findings import digest
 from incentive.records import Problem, Sample, Score
 from incentive.run import read_lines
 
@@ -102,7 +103,7 @@ def test_a_second_start_does_nothing_and_a_change_reruns_what_follows(done: tupl
 
 
 def test_the_digest_tells_each_problem(done: tuple[Path, dict[str, Any]]) -> None:
-    found = json.loads((done[0] / "digest.json").read_text())
+    found = digest(done[0])
     assert set(found["models"]) == set(done[1]["table"])
     for model, tasks in found["models"].items():
         for task, one in tasks.items():

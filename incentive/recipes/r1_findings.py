@@ -5,7 +5,7 @@
     gamed           the last RL stage, nearly all of it on the helpful model, for too long: reward hacking
     student-zero    RL of the student's base, with R1-Zero's settings: distillation's rival
 
-`prove/r1.py` runs three seeds of it and writes the page from their digests.
+`prove/r1.py` runs the seeds and writes the page from their digests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from incentive.recipes import r1
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import base_of
 from incentive.records import hash64
-from incentive.run import Artifact, Run, Stage, write_json
+from incentive.run import Artifact, Run, Stage
 from incentive.tasks import find
 
 LONG = 150  # updates of the run that goes on too long
@@ -32,12 +32,12 @@ def r1_findings() -> dict[str, Any]:
     """r1-mini on one seed, measured on 500 problems of each task, with the arms that its findings are compared with:
     no language reward, SFT on own right answers, the helpful reward for too long, RL of the student. An hour on two cores."""
     data = r1.r1_mini()
-    data["eval"] |= {"problems": 500, "samples": 2}
+    data["eval"] |= {"problems": 500, "samples": 1}
     return data
 
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
-    """The recipe, the arms, and a digest of every evaluation."""
+    """The recipe, then the arms; every model on every task."""
     from incentive.stages.sft import collect, sft
 
     cfg = run.config
@@ -82,7 +82,6 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     if cfg.student:
         told("student-base", base_of(cfg.student))
         told("student-zero", r1.reinforce(run, show, recipe, "student-zero", cfg.rl, base_of(cfg.student)))
-    write_json(run.dir / "digest.json", digest(run.dir))
     return found
 
 
