@@ -38,22 +38,12 @@ Digest = dict[str, Any]
 
 def run(seed: int, folder: Path) -> Digest:
     """One seed, to its end."""
-    if not (folder / "digest.json").exists():
-        command = [
-            sys.executable,
-            "-m",
-            "incentive",
-            "run",
-            "r1-findings",
-            "--plain",
-            "--run",
-            str(folder),
-            "--seed",
-            str(seed),
-        ]
+    if not (folder / "done.json").exists():
+        recipe = "r1-findings" if seed in ARMS else "r1-mini"
+        command = f"{sys.executable} -m incentive run {recipe} --plain --run {folder} --seed {seed}".split()
+        command += [x for s in MEASURED for x in ("--set", s)]
         subprocess.run([*command, *(["--resume"] if (folder / "run.json").exists() else [])], check=True)
-    found: Digest = json.loads((folder / "digest.json").read_text())
-    return found
+    return digest(folder)
 
 
 # values by problem
