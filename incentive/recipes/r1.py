@@ -159,7 +159,7 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     task = mixed(recipe, cfg.rl.tasks)
     asked = {n: known(recipe.tasks, n) for n in (cfg.eval.tasks if cfg.eval else ())}
     preflight(run, show, base, task, ruled(recipe, task, cfg.rl.rewards), asked)
-    made = stages(run, show, recipe, base)
+    made = artifacts(run, show, recipe, base)
     models = {name: made[name] for name in MODELS if name in made}
     rl = {"zero": cfg.rl, "dev2": cfg.r1.dev2, "r1-reasoning": cfg.r1.reasoning, "r1": cfg.r1.general}
     steps = [cfg.rl.max_steps, cfg.r1.dev2.max_steps, cfg.r1.general.max_steps]  # the last counts both of its parts
@@ -205,7 +205,7 @@ def general_grades(helpful: Artifact, safety: Artifact) -> dict[str, rewards.Gra
     return {kind: rewards.each(parts, {kind: 1.0, "format": 0.2}) for kind in ("helpful", "safe")}
 
 
-def stages(run: Run, show: Show, recipe: Recipe, base: Artifact) -> dict[str, Artifact]:
+def artifacts(run: Run, show: Show, recipe: Recipe, base: Artifact) -> dict[str, Artifact]:
     """From the base to R1 and the student: every artifact by its stage's name."""
     from incentive import proxy
     from incentive.restyle import restyle

@@ -45,7 +45,7 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     assert cfg.r1 is not None
     found = r1.pipeline(run, show, recipe)
     base = base_of(cfg.base)
-    made = r1.stages(run, show, recipe, base)
+    made = r1.artifacts(run, show, recipe, base)
 
     def stage(name: str, fn: Any, section: Any, **kw: Any) -> Artifact:
         show({"phase": "begin", "stage": name})
