@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any
 
 from incentive import ledger
+from incentive.ahead import Planned
+from incentive.config import Run as Settings
 from incentive.run import Run
 
 Show = Callable[[dict[str, Any]], None]
@@ -69,6 +71,13 @@ def base_student() -> dict[str, Any]:
         "num_key_value_heads": 3,
     }
     return {"pretrain": {**wide, "documents": 400_000, "model": model}}
+
+
+def stages(cfg: Settings) -> list[Planned]:
+    return [
+        Planned("base", cfg.pretrain),
+        Planned("skills", start="base", about="what the model can do, skill by skill"),
+    ]
 
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:  # noqa: ARG001

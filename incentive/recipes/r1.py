@@ -22,6 +22,8 @@ from functools import partial
 from typing import Any
 
 from incentive import rewards
+from incentive.ahead import Planned
+from incentive.config import Run as Settings
 from incentive.hacking import Watch
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, zero
@@ -79,6 +81,63 @@ def r1_mini() -> dict[str, Any]:
             "student": {},
         }
     }  # fmt: skip
+
+
+def r1_tiny() -> dict[str, Any]:
+    """Every stage of r1-mini in under 90 seconds, with no claim to learn: for tests and for a first look. Its base is the
+    one in the package, which knows two of the tasks and no talk, and its student's too."""
+    tasks, length = {"countdown3": 1.0, "logic": 1.0}, {"temperature": 1.0, "max_tokens": 64}
+    talk = {"samples": 4, "sampling": {**length, "max_tokens": 128}}
+    rl = {
+        "tasks": tasks,
+        "problems_per_step": 4,
+        "num_generations": 4,
+        "eval_steps": 0,
+        "save_steps": 1,
+        "sampling": length,
+    }
+    curate = {"tasks": tasks, "samples": 4, "sampling": length}
+    return {
+        "base": "base-mini",
+        "student": "base-mini",
+        "rl": {**rl, "max_steps": 2},
+        "r1": {
+            "cold": {**curate, "problems": 64}, "dev1": {"epochs": 1}, "dev2": {**rl, "max_steps": 1},
+            "reject": {**curate, "problems": 128}, "rows": 300, "dev3": {"epochs": 3, "tokens_per_step": 2048},
+            "pairs": {**talk, "tasks": {"general": 1.0}, "problems": 300, "threshold": 0.0, "samples": 6},
+            "labels": {**talk, "tasks": {"harm": 1.0}, "problems": 128},
+            "helpful": {"batch": 64}, "safety": {"kind": "pointwise", "batch": 64},
+            "reasoning": {**rl, "max_steps": 1}, "general": {**rl, "max_steps": 3, "num_generations": 2},
+            "general_tasks": {"general": 1.0, "harm": 1.0}, "student": {"epochs": 1},
+        },
+        "eval": {"tasks": ["countdown3", "harm"], "problems": 8, "samples": 2, "also_t1": False,
+                 "sampling": {"temperature": 0.6, "top_p": 0.95, "max_tokens": 64}},
+    }  # fmt: skip
+
+
+def stages(cfg: Settings) -> list[Planned]:
+    """Every stage in the order in which `pipeline` runs it."""
+    r1 = cfg.r1
+    assert r1 is not None
+    both = {**r1.general.tasks, **r1.general_tasks}
+    models = ["base", "zero", "dev1", "dev2", "dev3", "r1", *(["student"] if cfg.student else [])]
+    return [
+        Planned("zero", cfg.rl, "base"),
+        Planned("cold-start", r1.cold, "zero"),
+        Planned("dev1", r1.dev1, "base", ("cold-start",)),
+        Planned("dev2", r1.dev2, "dev1"),
+        Planned("rows", about=f"{r1.rows:,} rows that are no reasoning, written by the world's people", rows=r1.rows),
+        Planned("rejection-sampling", r1.reject, "dev2", ("rows",)),
+        Planned("dev3", r1.dev3, "base", ("rejection-sampling",)),
+        Planned("pairs", r1.pairs, "dev3"),
+        Planned("labels", r1.labels, "dev3"),
+        Planned("helpful", r1.helpful, "dev3", ("pairs",)),
+        Planned("safety", r1.safety, "dev3", ("labels",)),
+        Planned("r1-reasoning", r1.reasoning, "dev3"),
+        Planned("r1", r1.general, "r1-reasoning", ("helpful", "safety"), r1.reasoning.max_steps, both),
+        *([Planned("student", r1.student, "student base", ("rejection-sampling",))] if cfg.student else []),
+        *(Planned(f"eval-{name}", cfg.eval, name) for name in models if cfg.eval),
+    ]
 
 
 class Routed:
@@ -198,9 +257,9 @@ def reinforce(run: Run, show: Show, recipe: Recipe, name: str, section: Any, sta
 
 def general_grades(helpful: Artifact, safety: Artifact) -> dict[str, rewards.Grade]:
     """What grades a prompt that no rule checks: `helpful`, and for requests to do harm `safe`."""
-    from incentive.model_reward import ModelReward
+    from incentive.model_reward import later
 
-    parts: dict[str, rewards.Reward] = {"helpful": ModelReward(helpful.path), "safe": ModelReward(safety.path)}
+    parts: dict[str, rewards.Reward] = {"helpful": later(helpful.path), "safe": later(safety.path)}
     parts["format"] = rewards.format_
     return {kind: rewards.each(parts, {kind: 1.0, "format": 0.2}) for kind in ("helpful", "safe")}
 
@@ -235,6 +294,7 @@ def artifacts(run: Run, show: Show, recipe: Recipe, base: Artifact) -> dict[str,
     cold = stage("cold-start", curate, r1.cold, start=zero_, task=drawn, rewrite=restyle, held=held)
     dev1 = stage("dev1", sft, r1.dev1, start=base, data=[cold])
     dev2 = reinforced("dev2", r1.dev2, dev1)
+    show({"phase": "begin", "stage": "rows"})
     more = run.stage("rows", rows, None, n=r1.rows, seed=cfg.seed)
     drawn = mixed(recipe, r1.reject.tasks)
     large = stage("rejection-sampling", curate, r1.reject, start=dev2, task=drawn, data=[more],

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from incentive import ledger
-from incentive.config import Collect
+from incentive.ahead import Planned
+from incentive.config import RL, Collect
+from incentive.config import Run as Settings
 from incentive.recipes import r1
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import base_of
@@ -34,6 +36,38 @@ def r1_findings() -> dict[str, Any]:
     data = r1.r1_mini()
     data["eval"] |= {"problems": 500, "samples": 1}
     return data
+
+
+def stages(cfg: Settings) -> list[Planned]:
+    """Every stage in the order in which `pipeline` runs it."""
+    assert cfg.rl is not None
+    assert cfg.r1 is not None
+    arms = [
+        Planned("dev2-free", cfg.r1.dev2, "dev1"), Planned("own", own(cfg, 0), "base"),
+        Planned("sft-own", cfg.r1.dev1, "base", ("own",)),
+        Planned("gamed", too_long(cfg), "r1-reasoning", ("helpful",), cfg.r1.reasoning.max_steps),
+    ]  # fmt: skip
+    names = ["dev2-free", "sft-own", "gamed", "gamed-last"]
+    if cfg.student:
+        arms.append(Planned("student-zero", cfg.rl, "student base"))
+        names += ["student-base", "student-zero"]
+    return [*r1.stages(cfg), *arms, *(Planned(f"eval-{name}", cfg.eval, name) for name in names if cfg.eval)]
+
+
+def own(cfg: Settings, tokens: int) -> Collect:
+    """The base's own answers to as many problems as R1-Zero saw, until `tokens` are sampled (0: no limit)."""
+    assert cfg.rl is not None
+    every = cfg.rl.max_steps * cfg.rl.problems_per_step
+    return Collect(
+        tasks=cfg.rl.tasks, problems=every, samples=cfg.rl.num_generations, tokens=tokens, sampling=cfg.rl.sampling
+    )
+
+
+def too_long(cfg: Settings) -> RL:
+    """The last RL stage, LONG updates of it, with more looks."""
+    assert cfg.r1 is not None
+    more = {"max_steps": cfg.r1.reasoning.max_steps + LONG, "eval_steps": 10, "eval_problems": LOOKED}
+    return cfg.r1.general.model_copy(update=more)
 
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
@@ -59,23 +93,18 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     told("dev2-free", r1.reinforce(run, show, recipe, "dev2-free", section, made["dev1"]))
 
     mixed, tokens = r1.mixed(recipe, cfg.rl.tasks), sampled(run.dir / "zero")
-    every = cfg.rl.max_steps * cfg.rl.problems_per_step
-    asked = Collect(
-        tasks=cfg.rl.tasks, problems=every, samples=cfg.rl.num_generations, tokens=tokens, sampling=cfg.rl.sampling
-    )
-    own = stage("own", collect, asked, start=base, task=mixed, template=cfg.template)
-    told("sft-own", stage("sft-own", sft, cfg.r1.dev1, start=base, data=(own,), template=cfg.template))
+    rows = stage("own", collect, own(cfg, tokens), start=base, task=mixed, template=cfg.template)
+    told("sft-own", stage("sft-own", sft, cfg.r1.dev1, start=base, data=(rows,), template=cfg.template))
 
     asks = {**{n: v / 8 for n, v in cfg.r1.general.tasks.items()}, **dict.fromkeys(cfg.r1.pairs.tasks, 1.0)}
-    steps = cfg.r1.reasoning.max_steps + LONG
-    section = cfg.r1.general.model_copy(update={"max_steps": steps, "eval_steps": 10, "eval_problems": LOOKED})
+    section = too_long(cfg)
     mixed, helpful = r1.mixed(recipe, asks), r1.general_grades(made["helpful"], made["safety"])["helpful"]
     by_rule = r1.ruled(recipe, mixed, section.rewards).grades
     grade = r1.Routed({n: helpful if n in cfg.r1.pairs.tasks else by_rule[n] for n in asks}, made["helpful"].key)
     long = {"task": mixed, "grade": grade, "continue_from": made["r1-reasoning"], "watch": r1.watch(asks)}
     gamed = r1.reinforce(run, show, recipe, "gamed", section, made["dev3"], **long)
     told("gamed", gamed)
-    last = run.dir / f"gamed/checkpoints/step-{steps:06d}"
+    last = run.dir / f"gamed/checkpoints/step-{section.max_steps:06d}"
     told("gamed-last", Artifact("weights", last, key=f"{gamed.key}-last"))
     found["hacking"] = gamed.meta
 
