@@ -27,12 +27,12 @@ Base = tuple[Path, dict[str, Any]]  # a model's folder and the fields of its con
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage takes at most; bytes and FLOPs are 0 where the model is not here."""
+    """What a stage takes at most."""
 
     answers: int = 0
     tokens: int = 0  # sampled
     memory: int = 0
-    flops: float = 0.0
+    flops: float | None = 0.0  # None: the model is not here
 
 
 def _bytes(n: float) -> str:
@@ -134,7 +134,7 @@ def _sized(
     """What follows from the size of the model: a line, and the cost."""
     size = ledger.count_parameters(base[0]) if base else None
     if base is None or size is None:
-        return [], Cost(tokens=sampled)
+        return [], Cost(tokens=sampled, flops=None)
     flops = ledger.flops(size, 0, sampled, trained, scorings)
     try:
         held = _held(s, base[1], size, threads if 4 * size <= memory.SMALL else 1, longest)
@@ -282,9 +282,10 @@ def _evals(stages: list[Planned], base: Base | None, threads: int) -> tuple[list
 def _total(costs: list[Cost], settings: Run) -> list[str]:
     answers, tokens = sum(c.answers for c in costs), sum(c.tokens for c in costs)
     lines = [f"in all {answers:,} answers, {tokens:,} tokens at most"]
-    flops, held = sum(c.flops for c in costs), max(c.memory for c in costs)
-    if not flops:
-        return lines
+    known = [c.flops for c in costs if c.flops is not None]
+    if len(known) < len(costs):
+        return [*lines, "  memory and cost in all are not told: a model is not here"]
+    flops, held = sum(known), max(c.memory for c in costs)
     lines.append(f"  memory about {_bytes(held)} in the largest stage; at most {flops:.1e} FLOPs")
     if settings.rl and settings.rl.learner.device == "cpu":
         spent = flops / PACE

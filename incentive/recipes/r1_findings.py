@@ -42,16 +42,24 @@ def stages(cfg: Settings) -> list[Planned]:
     """Every stage in the order in which `pipeline` runs it."""
     assert cfg.rl is not None
     assert cfg.r1 is not None
-    arms = [
-        Planned("dev2-free", cfg.r1.dev2, "dev1"), Planned("own", own(cfg, 0), "base"),
+    found = r1.stages(cfg)
+
+    def measured(name: str, start: str = "") -> list[Planned]:
+        return [Planned(f"eval-{name}", cfg.eval, start or name)] if cfg.eval else []
+
+    found += [Planned("dev2-free", cfg.r1.dev2, "dev1"), *measured("dev2-free")]
+    found += [
+        Planned("own", own(cfg, 0), "base"),
         Planned("sft-own", cfg.r1.dev1, "base", ("own",)),
-        Planned("gamed", too_long(cfg), "r1-reasoning", ("helpful",), cfg.r1.reasoning.max_steps),
-    ]  # fmt: skip
-    names = ["dev2-free", "sft-own", "gamed", "gamed-last"]
+        *measured("sft-own"),
+    ]
+    before = cfg.r1.reasoning.max_steps
+    found += [Planned("gamed", too_long(cfg), "r1-reasoning", ("helpful",), before)]
+    found += [*measured("gamed"), *measured("gamed-last", "gamed")]
     if cfg.student:
-        arms.append(Planned("student-zero", cfg.rl, "student base"))
-        names += ["student-base", "student-zero"]
-    return [*r1.stages(cfg), *arms, *(Planned(f"eval-{name}", cfg.eval, name) for name in names if cfg.eval)]
+        found += measured("student-base", "student base")
+        found += [Planned("student-zero", cfg.rl, "student base"), *measured("student-zero")]
+    return found
 
 
 def own(cfg: Settings, tokens: int) -> Collect:
