@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from incentive import rewards
 from incentive.config import Run as Settings
@@ -27,6 +27,9 @@ from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, zero
 from incentive.records import Problem, Sample, Score
 from incentive.run import Artifact, Run, write_folder
+
+if TYPE_CHECKING:
+    from incentive.contamination import Watch
 
 REASONING = {
     "countdown3": 1.0, "countdown3-zh": 1.0, "countdown4": 1.0, "countdown4-zh": 1.0, "program": 1.0, "program-zh": 1.0,
@@ -104,13 +107,20 @@ def _ruled(recipe: Recipe, task: Any, weights: dict[str, float]) -> Routed:
     return Routed(dict.fromkeys(task.tasks, grade), str(weights))
 
 
-def _held(recipe: Recipe, names: tuple[str, ...], n: int) -> Any:
-    """What no data set may share content with: the problems of the final evaluations."""
-    from incentive.curation import Held
+def _watch(run: Run, recipe: Recipe, base: Artifact) -> Watch:
+    """What no data set may share content with, the problems of the final evaluations, beside all that is learned from."""
+    from incentive.contamination import Watch
     from incentive.stages.evaluate import PROBLEMS
     from incentive.tasks import distinct
 
-    return Held.of({name: distinct(known(recipe.tasks, name), PROBLEMS, "test", n) for name in names})
+    cfg, r1 = run.config, run.config.r1
+    assert r1 is not None
+    names = dict.fromkeys((*(cfg.eval.tasks if cfg.eval else ()), *r1.cold.tasks, *r1.reject.tasks))
+    split, n = (cfg.eval.split, cfg.eval.problems) if cfg.eval else ("test", 200)
+    asked = {name: distinct(known(recipe.tasks, name), PROBLEMS, split, n) for name in names}
+    watch = Watch(run.dir / "contamination.json", asked, run.say)
+    watch.base(base)
+    return watch
 
 
 def rows(stage: Any, section: Any, start: Artifact | None = None, data: Any = (), *, n: int, seed: int) -> Artifact:  # noqa: ARG001
@@ -129,10 +139,11 @@ def rows(stage: Any, section: Any, start: Artifact | None = None, data: Any = ()
         if kind in ("general", "harm", "instruct"):
             thinking, answer = chat.split(d.response)
             if answer and answer != "none":
-                found.append({"prompt": d.prompt, "response": chat.perfect(thinking, answer), "domain": kind})
+                text = chat.perfect(thinking, answer)
+                found.append({"prompt": d.prompt, "response": text, "domain": kind, "key": d.key})
     with write_folder(stage.dir / "rows") as folder:
         write_lines(folder / "000001.jsonl.zst", found)
-    return Artifact("dataset", stage.dir / "rows", meta={"rows": len(found)})
+    return Artifact("dataset", stage.dir / "rows", meta={"rows": len(found), "written_by": "a program"})
 
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
@@ -150,32 +161,39 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     task = _mixed(recipe, cfg.rl.tasks)
     asked = {n: known(recipe.tasks, n) for n in (cfg.eval.tasks if cfg.eval else ())}
     preflight(run, show, base, task, _ruled(recipe, task, cfg.rl.rewards), asked)
-    models = {"base": base, **_models(run, show, recipe, cfg, base)}
+    watch = _watch(run, recipe, base)
+    models = {"base": base, **_models(run, show, recipe, cfg, base, watch)}
     rl = {"zero": cfg.rl, "dev2": cfg.r1.dev2, "r1-reasoning": cfg.r1.reasoning, "r1": cfg.r1.general}
     steps = [cfg.rl.max_steps, cfg.r1.dev2.max_steps, cfg.r1.general.max_steps]  # the last counts both of its parts
     found: dict[str, Any] = {"stages": list(models), "steps": sum(steps)}
     if cfg.eval:
-        found["table"] = {name: _evaluated(run, show, recipe, cfg, name, model) for name, model in models.items()}
+        found["table"] = {n: _evaluated(run, show, recipe, cfg, n, m, watch.beside(m)) for n, m in models.items()}
         found |= {"before": found["table"]["base"], "after": found["table"]["zero"]}
     return summary(run, base.path, found, rl) | {"table": found.get("table", {})}
 
 
-def _evaluated(run: Run, show: Show, recipe: Recipe, cfg: Settings, name: str, model: Artifact) -> dict[str, Any]:
+def _evaluated(
+    run: Run, show: Show, recipe: Recipe, cfg: Settings, name: str, model: Artifact, met: dict[str, Any]
+) -> dict[str, Any]:
     from incentive.stages.evaluate import evaluate
 
     assert cfg.eval is not None
     show({"phase": "begin", "stage": f"eval-{name}"})
     tasks = {n: known(recipe.tasks, n) for n in cfg.eval.tasks}
     made = run.stage(
-        f"eval-{name}", partial(evaluate, show=show), cfg.eval, start=model, tasks=tasks, template=cfg.template
-    )
+        f"eval-{name}", partial(evaluate, contaminated=met, show=show), cfg.eval, start=model, tasks=tasks,
+        template=cfg.template,
+    )  # fmt: skip
     found: dict[str, Any] = made.meta["results"]
     return found
 
 
-def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact) -> dict[str, Artifact]:
+def _models(
+    run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact, watch: Watch
+) -> dict[str, Artifact]:
     """From R1-Zero to R1 and the student, by name."""
     from incentive import proxy
+    from incentive.contamination import drawn_by
     from incentive.model_reward import ModelReward
     from incentive.restyle import restyle
     from incentive.stages.curate import curate
@@ -187,12 +205,19 @@ def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact)
     r1 = cfg.r1
     assert r1 is not None
     assert cfg.rl is not None
-    held = _held(recipe, tuple({**r1.cold.tasks, **r1.reject.tasks}), cfg.eval.problems if cfg.eval else 200)
+    held = watch.held
 
-    def stage(name: str, fn: Callable[..., Artifact], section: Any, **kw: Any) -> Artifact:
+    def stage(name: str, fn: Callable[..., Artifact], section: Any, by: tuple[Artifact, ...] = (), **kw: Any) -> Artifact:
+        """A stage, after a look at what it is about to learn from. `by` grades its answers."""
+        if fn is sft:
+            watch.rows(name, kw["data"])
+        elif fn is rl:
+            watch.drawn(name, kw["task"], cfg.seed, drawn_by(section))
+        elif fn in (pairs, labels):  # a reward model's prompts
+            watch.drawn(name, kw["task"], cfg.seed, section.problems)
         rl_ = {"metrics": run.dir / name / "metrics.jsonl", "section": section} if fn is rl else {}
         show({"phase": "begin", "stage": name, **rl_})
-        return run.stage(name, partial(fn, show=show), section, template=cfg.template, **kw)
+        return watch.made(name, run.stage(name, partial(fn, show=show), section, template=cfg.template, **kw), by)
 
     def reinforced(name: str, section: Any, start: Artifact, grade: Any = None, **kw: Any) -> Artifact:
         task = kw.pop("task", None) or _mixed(recipe, section.tasks)
@@ -227,8 +252,10 @@ def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact)
         for n in both.tasks
     }
     told = Routed(grades, f"{r1.general.rewards} {helpful.key} {safety.key}")
-    last = reinforced("r1", r1.general, dev3, told, task=both, continue_from=first)
+    last = reinforced("r1", r1.general, dev3, told, task=both, continue_from=first, by=(helpful, safety))
     made = {"zero": zero_, "dev1": dev1, "dev2": dev2, "dev3": dev3, "r1": last}
     if cfg.student:
-        made["student"] = stage("student", sft, r1.student, start=base_of(cfg.student), data=[large])
+        small = base_of(cfg.student)
+        watch.base(small, "student's corpus")
+        made["student"] = stage("student", sft, r1.student, start=small, data=[large])
     return made
