@@ -17,7 +17,7 @@ import zstandard
 from incentive import config, ledger
 from incentive.records import Group, group_from_json
 
-Kind = Literal["rl", "pretrain", "eval", "curate", "prefer", "reward", "other"]
+Kind = Literal["rl", "pretrain", "sft", "eval", "curate", "prefer", "reward", "other"]
 Row = dict[str, Any]
 SECTIONS = {"cold-start": "cold", "rejection-sampling": "reject", "r1-reasoning": "reasoning", "r1": "general"}
 _KEY = re.compile(r"\b[0-9a-f]{16}\b")  # of an artifact
@@ -182,6 +182,8 @@ def _kind(section: dict[str, Any], rows: list[Row], results: dict[str, Any]) -> 
         return "reward"
     if "readable" in section or "threshold" in section:
         return "curate" if "readable" in section else "prefer"
+    if "epochs" in section:
+        return "sft"
     return "pretrain" if "documents" in section or any("nll" in row for row in rows[:50]) else "other"
 
 
@@ -198,12 +200,22 @@ def _stage(folder: Path, settings: dict[str, Any]) -> StageFiles:
 
 
 def inputs(stage: StageFiles) -> list[str]:
-    """Keys of what a stage was made from: weights and data, then whatever else it was given that has a key."""
-    of = _dict(_dict(stage.about.get("of")).get("inputs"))
-    data = of.get("data")
-    found = [of.get("start"), *(data if isinstance(data, list) else []), *(stage.done.get("inputs") or [])]
-    found += [k for name, v in of.items() if name not in ("start", "data") and isinstance(v, str) for k in _KEY.findall(v)]
+    """Keys of what a stage was made from."""
+    of = given(stage)
+    found = [of.get("start"), *(of.get("data") or [] if isinstance(of.get("data"), list) else [])]
+    found += stage.done.get("inputs") or []
     return list(dict.fromkeys(k for k in found if isinstance(k, str) and k))
+
+
+def given(stage: StageFiles) -> dict[str, Any]:
+    """Its inputs by name, as its key hashes them."""
+    return _dict(_dict(stage.about.get("of")).get("inputs"))
+
+
+def graders(stage: StageFiles) -> list[str]:
+    """What of its inputs looks like a key but is neither weights nor data: a reward model in a grade, say."""
+    more = (v for name, v in given(stage).items() if name not in ("start", "data") and isinstance(v, str))
+    return [k for text in more for k in _KEY.findall(text) if k not in inputs(stage)]
 
 
 def makers(stages: Iterable[StageFiles]) -> dict[str, StageFiles]:
@@ -214,7 +226,7 @@ def makers(stages: Iterable[StageFiles]) -> dict[str, StageFiles]:
 def _in_order(stages: list[StageFiles]) -> list[StageFiles]:
     """After what they were made from, as the recipe runs them: `before` ahead of all, other evaluations in the end."""
     made = makers(stages)
-    parents = {s.name: [made[k] for k in inputs(s) if k in made and made[k] is not s] for s in stages}
+    parents = {s.name: [made[k] for k in (*inputs(s), *graders(s)) if k in made and made[k] is not s] for s in stages}
     used = {p.name for s in stages if s.kind != "eval" for p in parents[s.name]}
     found: dict[str, StageFiles] = {}
 

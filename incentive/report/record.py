@@ -12,9 +12,10 @@ from pydantic import BaseModel
 from incentive import config, ledger
 from incentive.report import svg
 from incentive.report.curves import PHASES
+from incentive.report.lineage import lineage
 from incentive.report.markup import Html, details, esc, figure, join, plain, section, table, tag
 from incentive.report.outcome import money
-from incentive.report.read import RunFiles, StageFiles, inputs
+from incentive.report.read import RunFiles, StageFiles
 from incentive.report.sources import fact
 
 VERDICTS = {"as": "as the paper", "differs": "differs", "open": "paper open"}
@@ -178,17 +179,6 @@ def warnings(run: RunFiles) -> list[str]:
     return out
 
 
-def _lineage(run: RunFiles) -> Html:
-    made = {s.done["artifact"]: s.name for s in run.stages if isinstance(s.done.get("artifact"), str)}
-    base, rows = plain(run.config.get("base", "")), []
-    for s in run.stages:
-        names = [made.get(k) or f"{base or 'outside'} ({k[:8]})" for k in inputs(s)]
-        result = f"{s.done.get('kind', '')} {str(s.done.get('artifact', ''))[:8]}".strip() if s.done else "not done yet"
-        steps = max((r["step"] for r in s.rows), default=0)
-        rows.append([s.name, ", ".join(names) or "nothing", s.kind if s.kind != "other" else "", f"{steps:,}", result])
-    return table(["stage", "made from", "kind", "last step", "result"], rows) if rows else Html("")
-
-
 FILES = (
     "config.toml",
     "environment.json",
@@ -197,6 +187,8 @@ FILES = (
     "summary.json",
     "controls.json",
     "skills.json",
+    "contamination.json",
+    "table.md",
     "done.json",
 )
 STAGE_FILES = {
@@ -244,8 +236,8 @@ def surroundings(run: RunFiles) -> Html:
     if told:
         items = join(tag("li", tag("span", "!", cls="mark"), t) for t in told)
         parts += [tag("h3", "Warnings"), tag("ul", items, cls="list")]
-    if lineage := _lineage(run):
-        parts += [tag("h3", "Lineage"), lineage]
+    if graph := lineage(run):
+        parts += [tag("h3", "Lineage"), graph]
     if rows:
         parts += [tag("h3", "Environment and seed"), table(["", ""], rows)]
     if files := _files(run):
