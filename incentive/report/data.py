@@ -13,7 +13,8 @@ from incentive.report.svg import Series
 
 Dict = dict[str, Any]
 REASONS = {
-    "wrong": "wrong answer", "form": "not in the required form", "more": "enough of this problem already", "ungraded": "could not be graded",
+    "wrong": "wrong answer", "form": "not in the required form", "more": "enough of this problem", "ungraded": "not gradable",
+    "length": "too short or long", "language": "mixed language", "paragraph": "long paragraph", "code": "code block",
 }  # fmt: skip
 
 
@@ -69,9 +70,11 @@ def _curated(stage: StageFiles) -> list[Html]:
         (plain(name), [("kept", real(d.get("rows")) or 0.0), *((REASONS.get(r, r), float(n)) for r, n in _dict(d.get("dropped")).items())])
         for name, d in told["domains"].items()
     ]  # fmt: skip
-    order = list(dict.fromkeys(["kept", *(part for _, parts in bars for part, _ in parts)]))
+    gone = _dict(_dict(told.get("total")).get("dropped"))
+    order = ["kept", *(REASONS.get(r, r) for r in sorted(gone, key=lambda r: -gone[r]))]
     bars = [(label, sorted(parts, key=lambda p: order.index(p[0]))) for label, parts in bars]
-    chart = svg.bar_chart(bars, about=f"what {stage.name} kept and dropped", colours={"kept": 3, "wrong answer": 0})
+    paints = {part: (3, 0, 2, 1, 5, 4, 6)[min(i, 6)] for i, part in enumerate(order)}
+    chart = svg.bar_chart(bars, about=f"what {stage.name} kept and dropped", colours=paints)
     held = ", ".join(f"{plain(k)} {v:,}" for k, v in _dict(told.get("held")).items())
     note = f"Tokens of the response, its stop token included. None of it shares {told.get('ngram', 10)} words in a row, a prompt or a key with the evaluation problems ({held})."  # fmt: skip
     return [

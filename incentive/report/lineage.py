@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from incentive import ledger
-from incentive.report.markup import Html, join, plain, real, table, tag
+from incentive.report.markup import Html, join, plain, real, section, table, tag
 from incentive.report.paper import MODELS
 from incentive.report.read import RunFiles, StageFiles, given, graders, inputs, makers
 from incentive.report.svg import CHAR, Size, drawing
@@ -52,15 +52,19 @@ def _seconds(run: RunFiles, stage: StageFiles) -> str:
     return ledger.duration(costs.seconds) if costs and costs.seconds else ""
 
 
+def counted(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n != 1 else f"1 {what.removesuffix('s')}"
+
+
 def _made(stage: StageFiles) -> str:
     """How much a stage made or used, in a few words."""
     meta: dict[str, Any] = m if isinstance(m := stage.done.get("meta"), dict) else {}
     updates = sum(1 for row in stage.rows if row["step"] > 0)
     if stage.kind == "rl":
         each, n = stage.section.get("problems_per_step"), stage.section.get("num_generations")
-        return f"RL, {updates:,} steps of {each} × {n} answers" if each and n else f"RL, {updates:,} steps"
+        return f"RL, {counted(updates, 'steps')}" + (f" of {each} × {n} answers" if each and n else "")
     if stage.kind == "sft":
-        return f"SFT, {meta['rows']:,} rows, {updates:,} steps" if "rows" in meta else f"SFT, {updates:,} steps"
+        return f"SFT, {counted(meta['rows'], 'rows')}, {counted(updates, 'steps')}" if "rows" in meta else "SFT"
     if stage.kind == "curate":
         total = stage.told.get("total") or {}
         return f"{total['samples']:,} answers, {total['rows']:,} rows kept" if {"samples", "rows"} <= total.keys() else "curation"  # fmt: skip
@@ -71,9 +75,10 @@ def _made(stage: StageFiles) -> str:
         return f"{counts['answers']:,} answers, {counts['safe']:,} safe" if "answers" in counts else "answers"
     if stage.kind == "reward":
         right = real((stage.told.get("accuracy") or {}).get("share"))
-        more = f", {right:.0%} right held out" if right is not None else ""
+        more = f", {right:.0%} right" if right is not None else ""
         return f"{stage.told.get('trained', 0):,} records{more}"
-    return f"{meta['rows']:,} rows" if "rows" in meta else ""
+    by = f", by {meta['written_by']}" if meta.get("written_by") else ""
+    return f"{counted(meta['rows'], 'rows')}{by}" if "rows" in meta else ""
 
 
 def _column(stage: StageFiles) -> tuple[int, int]:
@@ -238,13 +243,14 @@ def sources(key: str, made: dict[str, StageFiles]) -> list[Source]:
     if of.get("start"):
         who = f"answers of {title(start)}" if start else "answers of the base model"
         rewrite = f", rewritten by {of['rewrite']}" if of.get("rewrite") else ""
-        rows = (stage.told.get("total") or {}).get("rows", meta.get("rows"))
-        size = f"{rows:,} rows: " if isinstance(rows, int) else ""
+        total = stage.told.get("total") or {}
+        rows = total.get("rows", meta.get("rows"))
+        size = f"{counted(rows, 'rows')} out of " if isinstance(rows, int) else ""
         added = [x for k in of.get("data") or [] for x in sources(str(k), made)]
-        more = f" and {' and '.join(a.name for a in added)}" if added else ""
+        more = f" and {total.get('added', 0):,} rows of {' and '.join(a.name for a in added)}" if added else ""
         return [Source(stage.name, f"{stage.name} ({size}{who}{rewrite}{more})", True), *added]
     who = meta.get("written_by")
-    size = f"{meta['rows']:,} rows" if isinstance(meta.get("rows"), int) else "rows"
+    size = counted(meta["rows"], "rows") if isinstance(meta.get("rows"), int) else "rows"
     told = f"written by {who}, as its stage says" if who else "its stage names no model that wrote it"
     return [Source(stage.name, f"{stage.name} ({size}, {told})", who in ("a program", "a model"))]
 
@@ -294,21 +300,22 @@ def statement(run: RunFiles) -> tuple[str, list[str]]:
 
 
 def lineage(run: RunFiles) -> Html:
-    """The drawing, the statement, and the table of keys."""
-    parts: list[str] = []
+    """The section of a pipeline: what follows from the records, then the drawing. A run of one or two stages has none."""
+    svg = draw(run)
+    return section("lineage", "Where it came from", *_said(run), tag("div", Html(svg), cls="scroll drawn")) if svg else Html("")
+
+
+def _said(run: RunFiles) -> list[Html]:
     verdict, lines = statement(run)
-    if verdict:
-        parts.append(tag("p", tag("b", verdict)))
-        parts.append(tag("ul", join(tag("li", plain(line)) for line in lines), cls="list plain"))
-        parts.append(tag("p", "What a base model had read before this run is not in this statement.", cls="note"))
-    if svg := draw(run):
-        parts.append(tag("div", Html(svg), cls="scroll drawn"))
-    if keys := _keys(run):
-        parts.append(keys)
-    return join(parts)
+    if not verdict:
+        return []
+    listed = tag("ul", join(tag("li", plain(line)) for line in lines), cls="list plain")
+    note = "What a base model had read before this run is not in this statement."
+    return [tag("p", tag("b", verdict)), listed, tag("p", note, cls="note")]
 
 
-def _keys(run: RunFiles) -> Html:
+def keys(run: RunFiles) -> Html:
+    """What each stage was made from, as a table of keys."""
     made, base = {k: s.name for k, s in makers(run.stages).items()}, plain(run.config.get("base", ""))
     rows = []
     for s in run.stages:

@@ -11,6 +11,7 @@ from pathlib import Path
 from incentive.report import outcome, record
 from incentive.report.curves import curves
 from incentive.report.data import data
+from incentive.report.lineage import lineage
 from incentive.report.markup import Html, esc, join, plain, tag
 from incentive.report.read import RunFiles, read_run
 from incentive.report.samples import samples
@@ -21,6 +22,7 @@ from incentive.run import RunError, write_atomic
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 NAMES = {
     "stages": "Stage table",
+    "lineage": "Lineage",
     "curves": "Curves",
     "samples": "Samples",
     "data": "Data",
@@ -37,6 +39,7 @@ def page(run: RunFiles) -> str:
     """The whole HTML document."""
     sections = {
         "stages": stages(run),
+        "lineage": lineage(run),
         "curves": curves(run),
         "samples": samples(run),
         "data": data(run),

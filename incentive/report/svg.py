@@ -460,8 +460,9 @@ def bar_chart(
     x_format: Format = number,
     width: float = 640,
     colours: Mapping[str, int] = MappingProxyType({}),
+    ends: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """One horizontal bar for each row, of named parts on a common scale; the whole stands at its end."""
+    """One horizontal bar for each row, of named parts on a common scale; at its end the whole, or what `ends` says."""
     rows = [(label, parts) for label, parts in rows if sum(v for _, v in parts) > 0]
     if not rows:
         return ""
@@ -487,5 +488,5 @@ def bar_chart(
                 f'style="fill:{paints[name]};fill-opacity:.82"><title>{title}</title></rect>'
             )
             x += wide
-        out.append(_text(x + 6, y + 14, x_format(sum(v for _, v in parts))))
+        out.append(_text(x + 6, y + 14, ends.get(label) or x_format(sum(v for _, v in parts))))
     return drawing(size, about, out)
