@@ -59,7 +59,7 @@ def test_the_list_of_stages_is_what_runs(done: tuple[Path, dict[str, Any]]) -> N
     for p in every:
         for parent in (p.start, *p.data):
             if parent in keys and p.name not in ("r1", "gamed"):  # whose rewards are models
-                assert keys[parent]["artifact"] in keys[p.name]["inputs"], (p.name, parent)
+                assert keys[parent]["artifact"] in " ".join(keys[p.name]["inputs"]), (p.name, parent)
 
 
 def planned(folder: Path) -> list[Planned]:

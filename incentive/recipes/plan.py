@@ -154,7 +154,7 @@ def _held(s: Any, shape: dict[str, Any], size: int, lanes: int, longest: int) ->
         like = RL(
             sampling=s.sampling, engine=s.engine, problems_per_step=asked, num_generations=max(2, s.samples), beta=0
         )
-        kept = ("runtime", "weights", "answers", "cache")
+        kept: tuple[str, ...] = ("runtime", "weights", "answers", "cache")
     else:
         like = RL(sampling=Sampling(max_tokens=max(1, longest)), learner=s.learner, beta=0)
         kept = ("runtime", "weights", "gradients", "Adam", "activations", "logits")

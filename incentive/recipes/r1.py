@@ -23,6 +23,7 @@ from typing import Any
 
 from incentive import rewards
 from incentive.ahead import Planned
+from incentive.config import RL, SFT, Prefer
 from incentive.config import Run as Settings
 from incentive.hacking import Watch
 from incentive.recipes.base import Recipe, Show
@@ -172,15 +173,6 @@ def watch(tasks: Iterable[str]) -> Watch:
     return Watch("helpful", {what: of for what, of in truths.items() if of})
 
 
-def _held(recipe: Recipe, names: tuple[str, ...], n: int) -> Any:
-    """What no data set may share content with: the problems of the final evaluations."""
-    from incentive.curation import Held
-    from incentive.stages.evaluate import PROBLEMS
-    from incentive.tasks import distinct
-
-    return Held.of({name: distinct(known(recipe.tasks, name), PROBLEMS, "test", n) for name in names})
-
-
 def rows(stage: Any, section: Any, start: Artifact | None = None, data: Any = (), *, n: int, seed: int) -> Artifact:  # noqa: ARG001
     """Rows that are no reasoning: how the world's people answer general requests and requests to do harm, with all their
     faults. In the place of the paper's rows from another model."""
@@ -188,7 +180,7 @@ def rows(stage: Any, section: Any, start: Artifact | None = None, data: Any = ()
     from incentive.corpus import Habits, document
     from incentive.run import write_lines
 
-    found: list[dict[str, str]] = []
+    found: list[dict[str, str | None]] = []
     i = 0
     while len(found) < n:
         d = document(seed + 1_000_003, i, Habits(wide=True))
@@ -197,62 +189,106 @@ def rows(stage: Any, section: Any, start: Artifact | None = None, data: Any = ()
         if kind in ("general", "harm"):
             thinking, answer = chat.split(d.response)
             if answer and answer != "none":
-                found.append({"prompt": d.prompt, "response": chat.perfect(thinking, answer), "domain": kind})
+                text = chat.perfect(thinking, answer)
+                found.append({"prompt": d.prompt, "response": text, "domain": kind, "key": d.key})
     with write_folder(stage.dir / "rows") as folder:
         write_lines(folder / "000001.jsonl.zst", found)
-    return Artifact("dataset", stage.dir / "rows", meta={"rows": len(found)})
+    return Artifact("dataset", stage.dir / "rows", meta={"rows": len(found), "written_by": "a program"})
 
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     """Every stage in its order; then the stage table."""
+    return table(artifacts(run, show, recipe))
+
+
+def base_model(cfg: Settings) -> Artifact:
+    """The base that the settings name.
+
+    Raises:
+        CheckpointError: it is missing or no checkpoint; says how to make the recipe's own.
+    """
     from incentive.model.checkpoint import CheckpointError
 
-    cfg = run.config
-    assert cfg.r1 is not None
-    assert cfg.rl is not None
     try:
-        base = base_of(cfg.base)
+        return base_of(cfg.base)
     except CheckpointError as error:
         hint = "\nMake it first: incentive run base-wide" if cfg.base == BASE else ""
         raise CheckpointError(f"{error}{hint}") from None
-    task = mixed(recipe, cfg.rl.tasks)
-    asked = {n: known(recipe.tasks, n) for n in (cfg.eval.tasks if cfg.eval else ())}
-    preflight(run, show, base, task, ruled(recipe, task, cfg.rl.rewards), asked)
-    made = artifacts(run, show, recipe, base)
-    models = {name: made[name] for name in MODELS if name in made}
+
+
+class Line:
+    """One run of the recipe: its artifacts by their stages' names, and what each has met of the evaluation sets."""
+
+    def __init__(self, run: Run, show: Show, recipe: Recipe, base: Artifact):
+        from incentive.contamination import Watch as Contamination
+        from incentive.stages.evaluate import PROBLEMS
+        from incentive.tasks import distinct
+
+        self.run, self.show, self.recipe = run, show, recipe
+        self.made: dict[str, Artifact] = {"base": base}
+        e, r1 = run.config.eval, run.config.r1
+        assert r1 is not None
+        names = dict.fromkeys((*(e.tasks if e else ()), *r1.cold.tasks, *r1.reject.tasks))
+        split, n = (e.split, e.problems) if e else ("test", 200)
+        asked = {name: distinct(known(recipe.tasks, name), PROBLEMS, split, n) for name in names}
+        self.tasks = {name: known(recipe.tasks, name) for name in (e.tasks if e else ())}
+        self.met = Contamination(run.dir / "contamination.json", asked, run.say)
+        self.met.base(base)
+
+    def stage(
+        self, name: str, fn: Callable[..., Artifact], section: Any, by: tuple[Artifact, ...] = (), **kw: Any
+    ) -> Artifact:
+        """A stage that fine-tunes or makes data, after a look at what it is about to learn from. `by` grades its answers."""
+        self.show({"phase": "begin", "stage": name})
+        if isinstance(section, SFT):
+            self.met.rows(name, kw["data"])
+        elif isinstance(section, Prefer):  # a reward model's prompts
+            self.met.drawn(name, kw["task"], self.run.config.seed, section.problems)
+        made = self.run.stage(name, partial(fn, show=self.show), section, template=self.run.config.template, **kw)
+        self.made[name] = self.met.made(name, made, by)
+        return self.made[name]
+
+    def reinforce(self, name: str, section: RL, start: Artifact, by: tuple[Artifact, ...] = (), **kw: Any) -> Artifact:
+        """An RL stage. By default its problems are the section's tasks, graded by the section's rewards."""
+        from incentive.contamination import drawn_by
+        from incentive.stages.rl import rl
+
+        task = kw.pop("task", None) or mixed(self.recipe, section.tasks)
+        grade = kw.pop("grade", None) or ruled(self.recipe, task, section.rewards)
+        self.show(
+            {"phase": "begin", "stage": name, "metrics": self.run.dir / name / "metrics.jsonl", "section": section}
+        )
+        self.met.drawn(name, task, self.run.config.seed, drawn_by(section))
+        how: dict[str, Any] = {"start": start, "task": task, "grade": grade, "template": self.run.config.template, **kw}
+        made = self.run.stage(name, partial(rl, show=self.show), section, **how)
+        self.made[name] = self.met.made(name, made, by)
+        return self.made[name]
+
+    def evaluate(self, name: str, model: Artifact) -> dict[str, Any]:
+        """The results of stage `eval-NAME`, with what the model has met beside each score."""
+        from incentive.stages.evaluate import evaluate
+
+        cfg = self.run.config
+        self.show({"phase": "begin", "stage": f"eval-{name}"})
+        fn = partial(evaluate, contaminated=self.met.beside(model), show=self.show)
+        made = self.run.stage(f"eval-{name}", fn, cfg.eval, start=model, tasks=self.tasks, template=cfg.template)
+        found: dict[str, Any] = made.meta["results"]
+        return found
+
+
+def table(line: Line) -> dict[str, Any]:
+    """Evaluate the recipe's models; the summary with the stage table."""
+    cfg = line.run.config
+    assert cfg.rl is not None
+    assert cfg.r1 is not None
+    models = {name: line.made[name] for name in MODELS if name in line.made}
     rl = {"zero": cfg.rl, "dev2": cfg.r1.dev2, "r1-reasoning": cfg.r1.reasoning, "r1": cfg.r1.general}
     steps = [cfg.rl.max_steps, cfg.r1.dev2.max_steps, cfg.r1.general.max_steps]  # the last counts both of its parts
     found: dict[str, Any] = {"stages": list(models), "steps": sum(steps)}
     if cfg.eval:
-        found["table"] = {name: evaluated(run, show, recipe, name, model) for name, model in models.items()}
+        found["table"] = {name: line.evaluate(name, model) for name, model in models.items()}
         found |= {"before": found["table"]["base"], "after": found["table"]["zero"]}
-    return summary(run, base.path, found, rl) | {"table": found.get("table", {})}
-
-
-def evaluated(run: Run, show: Show, recipe: Recipe, name: str, model: Artifact) -> dict[str, Any]:
-    """The results of stage `eval-NAME`."""
-    from incentive.stages.evaluate import evaluate
-
-    cfg = run.config
-    assert cfg.eval is not None
-    show({"phase": "begin", "stage": f"eval-{name}"})
-    tasks = {n: known(recipe.tasks, n) for n in cfg.eval.tasks}
-    made = run.stage(
-        f"eval-{name}", partial(evaluate, show=show), cfg.eval, start=model, tasks=tasks, template=cfg.template
-    )
-    found: dict[str, Any] = made.meta["results"]
-    return found
-
-
-def reinforce(run: Run, show: Show, recipe: Recipe, name: str, section: Any, start: Artifact, **kw: Any) -> Artifact:
-    """An RL stage. By default its problems are the section's tasks, graded by the section's rewards."""
-    from incentive.stages.rl import rl
-
-    task = kw.pop("task", None) or mixed(recipe, section.tasks)
-    grade = kw.pop("grade", None) or ruled(recipe, task, section.rewards)
-    show({"phase": "begin", "stage": name, "metrics": run.dir / name / "metrics.jsonl", "section": section})
-    how: dict[str, Any] = {"start": start, "task": task, "grade": grade, "template": run.config.template, **kw}
-    return run.stage(name, partial(rl, show=show), section, **how)
+    return summary(line.run, models["base"].path, found, rl) | {"table": found.get("table", {})}
 
 
 def general_grades(helpful: Artifact, safety: Artifact) -> dict[str, rewards.Grade]:
@@ -264,8 +300,8 @@ def general_grades(helpful: Artifact, safety: Artifact) -> dict[str, rewards.Gra
     return {kind: rewards.each(parts, {kind: 1.0, "format": 0.2}) for kind in ("helpful", "safe")}
 
 
-def artifacts(run: Run, show: Show, recipe: Recipe, base: Artifact) -> dict[str, Artifact]:
-    """From the base to R1 and the student: every artifact by its stage's name."""
+def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
+    """From the base to R1 and the student."""
     from incentive import proxy
     from incentive.restyle import restyle
     from incentive.stages.curate import curate
@@ -276,37 +312,28 @@ def artifacts(run: Run, show: Show, recipe: Recipe, base: Artifact) -> dict[str,
     cfg, r1 = run.config, run.config.r1
     assert r1 is not None
     assert cfg.rl is not None
-    held = _held(recipe, tuple({**r1.cold.tasks, **r1.reject.tasks}), cfg.eval.problems if cfg.eval else 200)
-
-    made: dict[str, Artifact] = {"base": base}
-
-    def stage(name: str, fn: Callable[..., Artifact], section: Any, **kw: Any) -> Artifact:
-        show({"phase": "begin", "stage": name})
-        made[name] = run.stage(name, partial(fn, show=show), section, template=cfg.template, **kw)
-        return made[name]
-
-    def reinforced(name: str, section: Any, start: Artifact, **kw: Any) -> Artifact:
-        made[name] = reinforce(run, show, recipe, name, section, start, **kw)
-        return made[name]
-
-    zero_ = reinforced("zero", cfg.rl, base)
+    base = base_model(cfg)
+    line = Line(run, show, recipe, base)
+    task = mixed(recipe, cfg.rl.tasks)
+    preflight(run, show, base, task, ruled(recipe, task, cfg.rl.rewards), line.tasks)
+    stage, reinforce, held = line.stage, line.reinforce, line.met.held
+    zero_ = reinforce("zero", cfg.rl, base)
     drawn = mixed(recipe, r1.cold.tasks)
     cold = stage("cold-start", curate, r1.cold, start=zero_, task=drawn, rewrite=restyle, held=held)
     dev1 = stage("dev1", sft, r1.dev1, start=base, data=[cold])
-    dev2 = reinforced("dev2", r1.dev2, dev1)
+    dev2 = reinforce("dev2", r1.dev2, dev1)
     show({"phase": "begin", "stage": "rows"})
     more = run.stage("rows", rows, None, n=r1.rows, seed=cfg.seed)
     drawn = mixed(recipe, r1.reject.tasks)
     large = stage("rejection-sampling", curate, r1.reject, start=dev2, task=drawn, data=[more],
                   form=rewards.summarised, held=held)  # fmt: skip
     dev3 = stage("dev3", sft, r1.dev3, start=base, data=[large])
-    compared = stage(
-        "pairs", pairs, r1.pairs, start=dev3, task=mixed(recipe, r1.pairs.tasks), judge=proxy.Helpful(run.config.seed)
-    )
+    asked, judge = mixed(recipe, r1.pairs.tasks), proxy.Helpful(cfg.seed)
+    compared = stage("pairs", pairs, r1.pairs, start=dev3, task=asked, judge=judge)
     labelled = stage("labels", labels, r1.labels, start=dev3, task=mixed(recipe, r1.labels.tasks), label=proxy.safe)
     helpful = stage("helpful", reward_model, r1.helpful, start=dev3, data=[compared])
     safety = stage("safety", reward_model, r1.safety, start=dev3, data=[labelled])
-    first = reinforced("r1-reasoning", r1.reasoning, dev3)
+    first = reinforce("r1-reasoning", r1.reasoning, dev3)
     both = mixed(recipe, {**r1.general.tasks, **r1.general_tasks})
     by_rule = rewards.each({**rewards.shipped(both.check), **recipe.rewards}, r1.general.rewards)
     by_model = general_grades(helpful, safety)
@@ -315,7 +342,10 @@ def artifacts(run: Run, show: Show, recipe: Recipe, base: Artifact) -> dict[str,
         for n in both.tasks
     }
     told = Routed(grades, f"{r1.general.rewards} {helpful.key} {safety.key}")
-    reinforced("r1", r1.general, dev3, grade=told, task=both, continue_from=first, watch=watch(both.tasks))
+    how: dict[str, Any] = {"grade": told, "task": both, "continue_from": first, "watch": watch(both.tasks)}
+    reinforce("r1", r1.general, dev3, by=(helpful, safety), **how)
     if cfg.student:
-        stage("student", sft, r1.student, start=base_of(cfg.student), data=[large])
-    return made
+        student = base_of(cfg.student)
+        line.met.base(student, "student's corpus")
+        stage("student", sft, r1.student, start=student, data=[large])
+    return line

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,40 +84,34 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     cfg = run.config
     assert cfg.rl is not None
     assert cfg.r1 is not None
-    found = r1.pipeline(run, show, recipe)
-    base = base_of(cfg.base)
-    made = r1.artifacts(run, show, recipe, base)
-
-    def stage(name: str, fn: Any, section: Any, **kw: Any) -> Artifact:
-        show({"phase": "begin", "stage": name})
-        return run.stage(name, partial(fn, show=show), section, **kw)
+    line = r1.artifacts(run, show, recipe)
+    found, made, base = r1.table(line), line.made, line.made["base"]
 
     def told(name: str, model: Artifact) -> None:
-        found["table"][name] = r1.evaluated(run, show, recipe, name, model)
+        if cfg.eval:
+            found["table"][name] = line.evaluate(name, model)
 
     free = {k: v for k, v in cfg.r1.dev2.rewards.items() if k != "language"}
-    section = cfg.r1.dev2.model_copy(update={"rewards": free})
-    told("dev2-free", r1.reinforce(run, show, recipe, "dev2-free", section, made["dev1"]))
+    told("dev2-free", line.reinforce("dev2-free", cfg.r1.dev2.model_copy(update={"rewards": free}), made["dev1"]))
 
-    mixed, tokens = r1.mixed(recipe, cfg.rl.tasks), sampled(run.dir / "zero")
-    rows = stage("own", collect, own(cfg, tokens), start=base, task=mixed, template=cfg.template)
-    told("sft-own", stage("sft-own", sft, cfg.r1.dev1, start=base, data=(rows,), template=cfg.template))
+    asked = own(cfg, sampled(run.dir / "zero"))
+    rows = line.stage("own", collect, asked, start=base, task=r1.mixed(recipe, asked.tasks))
+    told("sft-own", line.stage("sft-own", sft, cfg.r1.dev1, start=base, data=(rows,)))
 
     asks = {**{n: v / 8 for n, v in cfg.r1.general.tasks.items()}, **dict.fromkeys(cfg.r1.pairs.tasks, 1.0)}
-    section = too_long(cfg)
-    mixed, helpful = r1.mixed(recipe, asks), r1.general_grades(made["helpful"], made["safety"])["helpful"]
-    by_rule = r1.ruled(recipe, mixed, section.rewards).grades
+    section, mixed, judged = too_long(cfg), r1.mixed(recipe, asks), (made["helpful"], made["safety"])
+    helpful, by_rule = r1.general_grades(*judged)["helpful"], r1.ruled(recipe, mixed, section.rewards).grades
     grade = r1.Routed({n: helpful if n in cfg.r1.pairs.tasks else by_rule[n] for n in asks}, made["helpful"].key)
-    long = {"task": mixed, "grade": grade, "continue_from": made["r1-reasoning"], "watch": r1.watch(asks)}
-    gamed = r1.reinforce(run, show, recipe, "gamed", section, made["dev3"], **long)
+    how = {"task": mixed, "grade": grade, "continue_from": made["r1-reasoning"], "watch": r1.watch(asks)}
+    gamed = line.reinforce("gamed", section, made["dev3"], by=judged, **how)
     told("gamed", gamed)
     last = run.dir / f"gamed/checkpoints/step-{section.max_steps:06d}"
-    told("gamed-last", Artifact("weights", last, key=f"{gamed.key}-last"))
+    told("gamed-last", line.met.made("gamed-last", Artifact("weights", last, f"{gamed.key}-last", (gamed.key,))))
     found["hacking"] = gamed.meta
 
     if cfg.student:
         told("student-base", base_of(cfg.student))
-        told("student-zero", r1.reinforce(run, show, recipe, "student-zero", cfg.rl, base_of(cfg.student)))
+        told("student-zero", line.reinforce("student-zero", cfg.rl, base_of(cfg.student)))
     return found
 
 

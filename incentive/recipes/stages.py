@@ -128,7 +128,7 @@ def _so_far(run: Run, stages: list[Planned]) -> dict[str, Any]:
         if isinstance(p.section, Eval)
     }
     rl = {p.name: p.section for p in done if isinstance(p.section, RL)}
-    found = {when: results[when] for when in ("before", "after") if when in results}
+    found: dict[str, Any] = {when: results[when] for when in ("before", "after") if when in results}
     out = zero.summary(run, folder, {**found, "steps": sum(p.steps for p in done)}, rl)
     probes = {name: [r for r in rows_of(run.dir / name / "metrics.jsonl") if "val/accuracy" in r] for name in rl}
     out["val"] = {name: rows[-1]["val/accuracy"] for name, rows in probes.items() if rows}

@@ -10,17 +10,23 @@ from pathlib import Path
 
 from incentive.report import outcome, record
 from incentive.report.curves import curves
+from incentive.report.data import data
+from incentive.report.lineage import lineage
 from incentive.report.markup import Html, esc, join, plain, tag
 from incentive.report.read import RunFiles, read_run
 from incentive.report.samples import samples
+from incentive.report.stages import markdown, stages
 from incentive.report.svg import STYLE
 from incentive.run import RunError, write_atomic
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 NAMES = {
+    "stages": "Stage table",
+    "lineage": "Lineage",
     "curves": "Curves",
     "samples": "Samples",
-    "evaluation": "Before and after",
+    "data": "Data",
+    "evaluation": "Evaluation",
     "controls": "Controls",
     "skills": "Base model",
     "settings": "Settings",
@@ -32,8 +38,11 @@ NAMES = {
 def page(run: RunFiles) -> str:
     """The whole HTML document."""
     sections = {
+        "stages": stages(run),
+        "lineage": lineage(run),
         "curves": curves(run),
         "samples": samples(run),
+        "data": data(run),
         "evaluation": outcome.evaluation(run),
         "controls": outcome.controls(run),
         "skills": outcome.skills(run),
@@ -61,7 +70,8 @@ def page(run: RunFiles) -> str:
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write `report.html` into a run directory, finished or not, and return its path.
+    """Write `report.html` into a run directory, finished or not, and return its path; `table.md`, the stage table, beside
+    it where the run has evaluated stages.
 
     Raises:
         RunError: there is no such directory, or it cannot be written to.
@@ -69,6 +79,8 @@ def write_report(run_dir: Path) -> Path:
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise RunError(f"{run_dir}: no such run directory\nGive the folder that --run named.")
-    path = run_dir / "report.html"
-    write_atomic(path, page(read_run(run_dir)))
+    path, run = run_dir / "report.html", read_run(run_dir)
+    if told := markdown(run):
+        write_atomic(run_dir / "table.md", told)
+    write_atomic(path, page(run))
     return path

@@ -161,9 +161,14 @@ def evaluate(
     *,
     tasks: dict[str, Task],
     template: str = "mini",
+    contaminated: dict[str, Any] | None = None,
     show: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> Artifact:
-    """Evaluate a checkpoint on every task of the section; writes results.json and rollouts/."""
+    """Evaluate a checkpoint on every task of the section; writes results.json and rollouts/.
+
+    Args:
+        contaminated: by task how many of its problems the model has met in training, to stand beside its score.
+    """
     assert start is not None
     policy, tokenizer = load_policy(start.path)
     player = engine.local(policy, tokenizer, resolve(start.path), section.engine, share=True)
@@ -199,7 +204,7 @@ def evaluate(
             if label:
                 out[name][label] = found
             else:
-                out[name] = found
+                out[name] = found | ({"contaminated": contaminated[name]} if contaminated else {})
             tokens = sum(len(s.ids) for g in groups for s in g.samples)
             prompt = sum(len(g.samples[0].prompt_ids) for g in groups)
             stage.record(
