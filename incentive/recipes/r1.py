@@ -37,7 +37,7 @@ REASONING = {
 }  # fmt: skip
 GENERAL = {"general": 1.0, "general-zh": 1.0, "harm": 1.0, "harm-zh": 1.0}
 CONSTRAINED = {"instruct": 0.5, "instruct-zh": 0.5}
-BASE = "runs/base-wide/base/model"  # where `incentive run base-wide` puts it
+BASE = "base-wide"  # in the package
 MODELS = ("base", "zero", "dev1", "dev2", "dev3", "r1", "student")  # the columns of the stage table
 TABLE = (*REASONING, *CONSTRAINED, *GENERAL)  # the benchmarks of the stage table
 
