@@ -37,7 +37,6 @@ REASONING = {
 }  # fmt: skip
 GENERAL = {"general": 1.0, "general-zh": 1.0, "harm": 1.0, "harm-zh": 1.0}
 CONSTRAINED = {"instruct": 0.5, "instruct-zh": 0.5}
-BASE = "base-wide"  # in the package
 MODELS = ("base", "zero", "dev1", "dev2", "dev3", "r1", "student")  # the columns of the stage table
 TABLE = (*REASONING, *CONSTRAINED, *GENERAL)  # the benchmarks of the stage table
 
@@ -50,8 +49,8 @@ def r1_mini() -> dict[str, Any]:
     """The whole of R1 at miniature scale, from a base of the wide world: R1-Zero, cold start, RL with the language
     reward, rejection sampling, reward models, the last RL stage, a distilled student.
 
-    Its base comes from `incentive run base-wide`; another is given with --set base=FOLDER. The settings have not been
-    measured yet.
+    Its base and its student's are in the package (`incentive run base-wide` and `base-student` make them); others are given
+    with --set base=FOLDER and --set student=FOLDER.
     """
     data = zero(REASONING, max_steps=120)
     longest = {"max_tokens": ZERO_MINI_RL["sampling"]["max_tokens"]}
@@ -61,7 +60,8 @@ def r1_mini() -> dict[str, Any]:
     readable = {"run": 40, "repeated": 0.5, "lines": 0.3, "longest": 600}
     data["eval"] |= {"tasks": list(TABLE), "samples": 4, "also_t1": False}
     return data | {
-        "base": BASE,
+        "base": "base-wide",
+        "student": "base-student",
         "r1": {
             "cold": {"tasks": {**REASONING, **CONSTRAINED}, "problems": 2048, "samples": 4, "per_problem": 1, "near": 1.0,
                      "readable": readable, **drawn},
@@ -201,21 +201,6 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     return table(artifacts(run, show, recipe))
 
 
-def base_model(cfg: Settings) -> Artifact:
-    """The base that the settings name.
-
-    Raises:
-        CheckpointError: it is missing or no checkpoint; says how to make the recipe's own.
-    """
-    from incentive.model.checkpoint import CheckpointError
-
-    try:
-        return base_of(cfg.base)
-    except CheckpointError as error:
-        hint = "\nMake it first: incentive run base-wide" if cfg.base == BASE else ""
-        raise CheckpointError(f"{error}{hint}") from None
-
-
 class Line:
     """One run of the recipe: its artifacts by their stages' names, and what each has met of the evaluation sets."""
 
@@ -312,7 +297,7 @@ def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
     cfg, r1 = run.config, run.config.r1
     assert r1 is not None
     assert cfg.rl is not None
-    base = base_model(cfg)
+    base = base_of(cfg.base)
     line = Line(run, show, recipe, base)
     task = mixed(recipe, cfg.rl.tasks)
     preflight(run, show, base, task, ruled(recipe, task, cfg.rl.rewards), line.tasks)
