@@ -36,7 +36,7 @@ REASONING = {
     "logic": 0.5, "logic-zh": 0.5, "choice": 0.5, "choice-zh": 0.5,
 }  # fmt: skip
 GENERAL = {"general": 1.0, "general-zh": 1.0, "harm": 1.0, "harm-zh": 1.0}
-CONSTRAINED = {"instruct": 0.5, "instruct-zh": 0.5}
+CONSTRAINED = {"instruct": 1.0, "instruct-zh": 1.0}
 MODELS = ("base", "zero", "dev1", "dev2", "dev3", "r1", "student")  # the columns of the stage table
 TABLE = (*REASONING, *CONSTRAINED, *GENERAL)  # the benchmarks of the stage table
 
@@ -63,9 +63,9 @@ def r1_mini() -> dict[str, Any]:
         "base": "base-wide",
         "student": "base-student",
         "r1": {
-            "cold": {"tasks": {**REASONING, **CONSTRAINED}, "problems": 2048, "samples": 4, "per_problem": 1, "near": 1.0,
+            "cold": {"tasks": {**REASONING, **CONSTRAINED}, "problems": 3072, "samples": 4, "per_problem": 2, "near": 1.0,
                      "readable": readable, **drawn},
-            "dev1": {},
+            "dev1": {"epochs": 4, "tokens_per_step": 4096},
             "dev2": _rl(REASONING, 60, rewards=ruled),
             "reject": {"tasks": {**REASONING, **CONSTRAINED}, "problems": 4096, "samples": 4, "per_problem": 1, "near": 1.0,
                        "readable": readable, **drawn},
