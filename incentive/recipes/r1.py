@@ -69,7 +69,7 @@ def r1_mini() -> dict[str, Any]:
             "dev2": _rl(REASONING, 60, rewards=ruled),
             "reject": {"tasks": {**REASONING, **CONSTRAINED}, "problems": 4096, "samples": 4, "per_problem": 1, "near": 1.0,
                        "readable": readable, **drawn},
-            "dev3": {},
+            "dev3": {"epochs": 4, "tokens_per_step": 4096},
             "pairs": {"tasks": {"general": 1.0, "general-zh": 1.0}, "problems": 2048, **drawn},
             "labels": {"tasks": {"harm": 1.0, "harm-zh": 1.0}, "problems": 1024, **drawn},
             "helpful": {"batch": 64, "epochs": 2, "optim": {"learning_rate": 5e-4, "lr_scheduler_type": "cosine"}},
@@ -79,7 +79,7 @@ def r1_mini() -> dict[str, Any]:
             "general": _rl(REASONING, 50, rewards=ruled, sampling=cool),
             "general_tasks": dict.fromkeys(GENERAL, 2.0),
             "rows": 2000,
-            "student": {},
+            "student": {"epochs": 6, "tokens_per_step": 4096},
         }
     }  # fmt: skip
 
