@@ -58,7 +58,7 @@ def r1_mini() -> dict[str, Any]:
     cool = {"temperature": 0.7, **longest}
     drawn = {"sampling": {"temperature": 1.0, **longest}}
     readable = {"run": 40, "repeated": 0.5, "lines": 0.3, "longest": 600}
-    data["eval"] |= {"tasks": list(TABLE), "samples": 4, "also_t1": False}
+    data["eval"] |= {"tasks": list(TABLE), "problems": 100, "samples": 4, "also_t1": False}
     return data | {
         "base": "base-wide",
         "student": "base-student",
