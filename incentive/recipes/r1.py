@@ -188,9 +188,7 @@ def _evaluated(
     return found
 
 
-def _models(
-    run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact, watch: Watch
-) -> dict[str, Artifact]:
+def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact, watch: Watch) -> dict[str, Artifact]:
     """From R1-Zero to R1 and the student, by name."""
     from incentive import proxy
     from incentive.contamination import drawn_by
@@ -207,7 +205,9 @@ def _models(
     assert cfg.rl is not None
     held = watch.held
 
-    def stage(name: str, fn: Callable[..., Artifact], section: Any, by: tuple[Artifact, ...] = (), **kw: Any) -> Artifact:
+    def stage(
+        name: str, fn: Callable[..., Artifact], section: Any, by: tuple[Artifact, ...] = (), **kw: Any
+    ) -> Artifact:
         """A stage, after a look at what it is about to learn from. `by` grades its answers."""
         if fn is sft:
             watch.rows(name, kw["data"])

@@ -27,10 +27,16 @@ def models(run: RunFiles) -> Models:
     found = {s.name.removeprefix("eval-"): s.results for s in run.stages if s.name.startswith("eval-") and s.results}
     told = run.summary.get("table")
     for name, results in (told if isinstance(told, dict) else {}).items():
-        if name not in found and isinstance(results, dict):
-            found[name] = {t: r for t, r in results.items() if isinstance(r, dict) and "pass@1" in r}
+        known = {t: r for t, r in results.items() if isinstance(r, dict) and "pass@1" in r} if isinstance(results, dict) else {}  # fmt: skip
+        if known:
+            found.setdefault(name, known)
     order = list(MODELS)
     return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
+
+
+def framed(found: Models) -> Models:
+    """With every stage of the paper's in its place, those that were not evaluated yet empty."""
+    return {m: found.get(m, {}) for m in (*CHAIN, *(m for m in found if m not in CHAIN))}
 
 
 def title(model: str) -> str:
@@ -126,12 +132,10 @@ class Step:
 def steps(found: Models) -> list[Step]:
     out = []
     for name, kind in KINDS.items():
-        for old, new in pairwise(m for m in CHAIN if m in found):
+        for old, new in pairwise(CHAIN):
             a, b = mean_of(found, old, name), mean_of(found, new, name)
             if a and b:
-                theirs = {
-                    t.name: t.scores[new] - t.scores[old] for t in kind.theirs if {old, new} <= t.scores.keys()
-                }
+                theirs = {t.name: t.scores[new] - t.scores[old] for t in kind.theirs if {old, new} <= t.scores.keys()}
                 out.append(Step(name, old, new, b.minus(a), theirs))
     return out
 
@@ -271,7 +275,9 @@ def _table(found: Models) -> Html:
         if kind != last:
             if last != "":
                 close(last)
-            rows.append([KINDS[kind].title if kind else "others, of no kind of the paper's", *("" for _ in names), *tail])
+            rows.append(
+                [KINDS[kind].title if kind else "others, of no kind of the paper's", *("" for _ in names), *tail]
+            )
             marks.append("kind")
             last = kind
         top = best_of(found, task)
@@ -284,18 +290,22 @@ def _table(found: Models) -> Html:
 
 
 def _chart(found: Models, name: str, kind: Kind) -> Html:
-    chain = [m for m in CHAIN if m in found]
-    at = {m: float(i) for i, m in enumerate(chain)}
-    scores = {m: s for m in chain if (s := mean_of(found, m, name))}
+    at = {m: float(i) for i, m in enumerate(CHAIN)}
+    scores = {m: s for m in CHAIN if (s := mean_of(found, m, name))}
     if len(scores) < 2:
         return Html("")
     ours = [(at[m], s.value) for m, s in scores.items()]
     series = [Series("ours", ours, 1, bounds=[(s.low, s.high) for s in scores.values()])]
     for i, paper in enumerate(kind.theirs):
-        line = [(at[m], v / 100) for m, v in paper.scores.items() if m in at]
+        line = [(at[m], v / 100) for m, v in paper.scores.items()]
         series.append(Series(paper.name.split(",")[0], line, (0, 4, 5)[i % 3], "dash"))
     chart = svg.line_chart(
-        series, about=f"{kind.title} by stage", x_label="", y_format=svg.percent, y_high=1.0, names=[title(m) for m in chain]
+        series,
+        about=f"{kind.title} by stage",
+        x_label="",
+        y_format=svg.percent,
+        y_high=1.0,
+        names=[title(m) for m in CHAIN],
     )
     return figure(chart, kind.title[0].upper() + kind.title[1:], kind.note)
 
@@ -354,10 +364,10 @@ def _asked(found: Models) -> str:
 
 def stages(run: RunFiles) -> Html:
     """The section; nothing where no stage of the pipeline was evaluated."""
-    found = models(run)
-    if not any(found.values()):
+    if not models(run):
         return Html("")
-    missing = [title(m) for m in CHAIN if m not in found]
+    found = framed(models(run))
+    missing = [title(m) for m in CHAIN if not found[m]]
     intro = (
         f"{_asked(found)}; below each its 95% interval, the best of a row in bold. In grey the paper's table 3 (DeepSeek-R1 on V3-Base, "
         "671B) at the same place: other benchmarks of the same kind, so signs and sizes of differences compare, levels do not."
@@ -399,9 +409,9 @@ def _md(rows: Iterable[Sequence[str]]) -> list[str]:
 
 def markdown(run: RunFiles) -> str:
     """The stage table for a README; an empty text where nothing was evaluated yet."""
-    found = models(run)
-    if not any(found.values()):
+    if not models(run):
         return ""
+    found = framed(models(run))
     names = list(found)
     checked = any(contaminated(found, t) for t in tasks_of(found))
     rows: list[list[str]] = [["benchmark", *map(title, names), *(["seen in training"] if checked else [])]]
@@ -414,7 +424,7 @@ def markdown(run: RunFiles) -> str:
             cells.append(said if r is None else f"{said} ({span(r.get('ci95'), 0)}{_marked(r)})")
         rows.append([plain(task), *cells, *([contaminated(found, task)] if checked else [])])
     out = [f"{_asked(found)}; 95% intervals; the best of a row in bold.", "", *_md(rows)]
-    missing = [title(m) for m in CHAIN if m not in found]
+    missing = [title(m) for m in CHAIN if not found[m]]
     out += ["", f"Not evaluated yet: {', '.join(missing)}."] if missing else []
     out += ["", "Beside the paper's table 3, in points of 100:", ""]
     out += _md([["", "this run", "paper", "seen here"], *answers(found)])
