@@ -45,7 +45,8 @@ def rows_of(html: str) -> dict[str, list[str]]:
 def test_sections_stand_in_the_order_of_a_reader(shown):
     text, _ = shown
     assert re.findall(r'<section id="(\w+)">', text) == ["stages", "lineage", "curves", "samples", "data", "evaluation", "settings", "cost", "record"]  # fmt: skip
-    assert "http" not in text
+    assert "http://" not in text
+    assert "https://" not in text
     assert "url(" not in text
 
 

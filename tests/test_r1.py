@@ -70,6 +70,23 @@ def test_every_stage_is_done_and_hands_over(done: tuple[Path, dict[str, Any]]) -
     assert keys["r1"]["meta"]["steps"] == 3
 
 
+def test_every_score_has_beside_it_what_its_model_had_seen(done: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = done
+    found = {m: json.loads((folder / f"eval-{m}/results.json").read_text()) for m in ("base", "dev1", "r1")}
+    for by_task in found.values():
+        assert all(r["contaminated"]["met"] == 0 and r["contaminated"]["of"] == 8 for r in by_task.values())
+    sets = {m: list(by_task["harm"]["contaminated"]["sets"]) for m, by_task in found.items()}
+    assert sets["base"] == ["corpus"]
+    assert sets["dev1"] == ["corpus", "zero", "dev1"]  # its rows are R1-Zero's answers
+    assert {"dev1", "dev2", "dev3", "pairs", "labels", "r1-reasoning", "r1"} <= set(
+        sets["r1"]
+    )  # the reward models' too
+    told = json.loads((folder / "contamination.json").read_text())["training"]
+    assert told["corpus"]["rows"] > 200_000
+    assert told["zero"]["rows"] == 8
+    assert (folder / "table.md").read_text().count("0 of 8") == 2
+
+
 def test_the_last_part_grades_each_prompt_by_its_own_rewards(done: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = done
     parts: dict[str, set[str]] = {}
