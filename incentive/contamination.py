@@ -172,5 +172,5 @@ class Watch:
 def _refusal(stage: str, task: str, n: int, problem: Problem) -> str:
     return (
         f"{stage} would learn from {n} evaluation problem(s) of {task}, first {problem.id}\n"
-        "Make the problems disjoint: what is tested must not be trained on."
+        "Make the problems disjoint, or curate anew with --rerun where evaluations were added: what is tested must not be trained on."
     )

@@ -20,7 +20,7 @@ from incentive.report.lineage import draw, graph, statement
 from incentive.report.markup import share
 from incentive.report.paper import CHAIN, KINDS, kind_of
 from incentive.report.read import read_run
-from incentive.report.stages import Score, answers, consistent, framed, mean_of, models, steps
+from incentive.report.standing import Score, answers, consistent, framed, mean_of, models, steps
 
 
 @pytest.fixture(scope="module")

@@ -108,6 +108,10 @@ def test_a_second_start_does_nothing_and_a_change_reruns_what_follows(done: tupl
     assert recipes.run("r1-mini", folder, resume=True, plain=True, **settings)["table"].keys() == told["table"].keys()
     after = {name: (folder / name / "done.json").stat().st_mtime_ns for name in STAGES}
     assert {name for name in STAGES if before[name] != after[name]} == {"safety", "r1"}
+    settings["eval"]["problems"] = 6  # other evaluation problems are no other training
+    recipes.run("r1-mini", folder, resume=True, plain=True, **settings)
+    assert after == {name: (folder / name / "done.json").stat().st_mtime_ns for name in STAGES}
+    assert json.loads((folder / "eval-r1/results.json").read_text())["harm"]["contaminated"]["of"] == 6
 
 
 def test_a_prompt_goes_to_its_own_grade() -> None:

@@ -203,12 +203,15 @@ def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact,
     r1 = cfg.r1
     assert r1 is not None
     assert cfg.rl is not None
-    held = watch.held
 
     def stage(
         name: str, fn: Callable[..., Artifact], section: Any, by: tuple[Artifact, ...] = (), **kw: Any
     ) -> Artifact:
-        """A stage, after a look at what it is about to learn from. `by` grades its answers."""
+        """A stage, after a look at what it is about to learn from. `by` grades its answers.
+
+        What curation holds out counts in no key: other evaluations are no other training, and the look says if they should be.
+        """
+        unkeyed = {"show": show} | ({"held": watch.held} if fn is curate else {})
         if fn is sft:
             watch.rows(name, kw["data"])
         elif fn is rl:
@@ -217,7 +220,7 @@ def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact,
             watch.drawn(name, kw["task"], cfg.seed, section.problems)
         rl_ = {"metrics": run.dir / name / "metrics.jsonl", "section": section} if fn is rl else {}
         show({"phase": "begin", "stage": name, **rl_})
-        return watch.made(name, run.stage(name, partial(fn, show=show), section, template=cfg.template, **kw), by)
+        return watch.made(name, run.stage(name, partial(fn, **unkeyed), section, template=cfg.template, **kw), by)
 
     def reinforced(name: str, section: Any, start: Artifact, grade: Any = None, **kw: Any) -> Artifact:
         task = kw.pop("task", None) or _mixed(recipe, section.tasks)
@@ -227,13 +230,13 @@ def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact,
 
     zero_ = reinforced("zero", cfg.rl, base)
     drawn = _mixed(recipe, r1.cold.tasks)
-    cold = stage("cold-start", curate, r1.cold, start=zero_, task=drawn, rewrite=restyle, held=held)
+    cold = stage("cold-start", curate, r1.cold, start=zero_, task=drawn, rewrite=restyle)
     dev1 = stage("dev1", sft, r1.dev1, start=base, data=[cold])
     dev2 = reinforced("dev2", r1.dev2, dev1)
     more = run.stage("rows", rows, None, n=r1.rows, seed=cfg.seed)
     drawn = _mixed(recipe, r1.reject.tasks)
     large = stage("rejection-sampling", curate, r1.reject, start=dev2, task=drawn, data=[more],
-                  form=rewards.summarised, held=held)  # fmt: skip
+                  form=rewards.summarised)  # fmt: skip
     dev3 = stage("dev3", sft, r1.dev3, start=base, data=[large])
     compared = stage(
         "pairs", pairs, r1.pairs, start=dev3, task=_mixed(recipe, r1.pairs.tasks), judge=proxy.Helpful(run.config.seed)

@@ -24,8 +24,8 @@ from incentive.report.markup import (
     tag,
 )
 from incentive.report.read import RunFiles, StageFiles, base_parameters
-from incentive.report.stages import models, tasks_of
-from incentive.report.stages import title as model_name
+from incentive.report.standing import models, tasks_of
+from incentive.report.standing import title as model_name
 from incentive.report.svg import Dot, Series
 
 Results = dict[str, Any]
