@@ -17,7 +17,7 @@ import numpy as np
 
 from incentive.config import RL
 from incentive.curation import Held, Text, contaminated, units
-from incentive.records import Problem, group_from_json, hash64
+from incentive.records import Problem, hash64
 from incentive.run import Artifact, RunError, read_lines, write_json
 from incentive.tasks.base import Task
 
@@ -57,8 +57,8 @@ def texts_of(folder: Path) -> list[Text]:
     for path in sorted(folder.glob("*.jsonl.zst")):
         for row in read_lines(path):
             if "problem" in row:
-                group = group_from_json(row)
-                out += [Text.of(group.problem, s.text) for s in group.samples]
+                problem = Problem(**row["problem"])
+                out += [Text.of(problem, s["text"]) for s in row["samples"]]
             else:
                 out.append(Text.of_row(row))
     return out
@@ -99,9 +99,9 @@ class Watch:
         if model.key in self.upstream:
             return
         found = {task: in_corpus(model.path, problems) for task, problems in self.asked.items()}
-        known = all(hits is not None for hits in found.values())
         met = {task: dict.fromkeys(hits, "key") for task, hits in found.items() if hits}
-        self.sets[name] = (len(np.load(model.path / "corpus_keys.npy")), met) if known else None
+        file = model.path / "corpus_keys.npy"
+        self.sets[name] = (len(np.load(file)), met) if file.is_file() else None
         self.upstream[model.key] = frozenset({name})
 
     def rows(self, stage: str, data: Iterable[Artifact]) -> None:

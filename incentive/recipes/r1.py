@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from incentive import rewards
 from incentive.config import Run as Settings
 from incentive.recipes.base import Recipe, Show
-from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, zero
+from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, watched, zero
 from incentive.records import Problem, Sample, Score
 from incentive.run import Artifact, Run, write_folder
 
@@ -107,22 +107,6 @@ def _ruled(recipe: Recipe, task: Any, weights: dict[str, float]) -> Routed:
     return Routed(dict.fromkeys(task.tasks, grade), str(weights))
 
 
-def _watch(run: Run, recipe: Recipe, base: Artifact) -> Watch:
-    """What no data set may share content with, the problems of the final evaluations, beside all that is learned from."""
-    from incentive.contamination import Watch
-    from incentive.stages.evaluate import PROBLEMS
-    from incentive.tasks import distinct
-
-    cfg, r1 = run.config, run.config.r1
-    assert r1 is not None
-    names = dict.fromkeys((*(cfg.eval.tasks if cfg.eval else ()), *r1.cold.tasks, *r1.reject.tasks))
-    split, n = (cfg.eval.split, cfg.eval.problems) if cfg.eval else ("test", 200)
-    asked = {name: distinct(known(recipe.tasks, name), PROBLEMS, split, n) for name in names}
-    watch = Watch(run.dir / "contamination.json", asked, run.say)
-    watch.base(base)
-    return watch
-
-
 def rows(stage: Any, section: Any, start: Artifact | None = None, data: Any = (), *, n: int, seed: int) -> Artifact:  # noqa: ARG001
     """Rows that are no reasoning: how the world's people answer general requests, with their faults, and instructions
     with answers that keep to them. In the place of the paper's rows from another model."""
@@ -161,7 +145,8 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     task = _mixed(recipe, cfg.rl.tasks)
     asked = {n: known(recipe.tasks, n) for n in (cfg.eval.tasks if cfg.eval else ())}
     preflight(run, show, base, task, _ruled(recipe, task, cfg.rl.rewards), asked)
-    watch = _watch(run, recipe, base)
+    held = dict.fromkeys((*asked, *cfg.r1.cold.tasks, *cfg.r1.reject.tasks))
+    watch = watched(run, base, {n: known(recipe.tasks, n) for n in held})
     models = {"base": base, **_models(run, show, recipe, cfg, base, watch)}
     rl = {"zero": cfg.rl, "dev2": cfg.r1.dev2, "r1-reasoning": cfg.r1.reasoning, "r1": cfg.r1.general}
     steps = [cfg.rl.max_steps, cfg.r1.dev2.max_steps, cfg.r1.general.max_steps]  # the last counts both of its parts
