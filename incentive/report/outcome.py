@@ -184,7 +184,7 @@ def _preflight(run: RunFiles) -> Html:
     sound = all(str(p.get("level", "")).lower() in ("ok", "pass", "info") for p in leaks)
     ours = sound and (_base(run) == SHIPPED or bool(run.of("pretrain")))
     if told := _watched(run):
-        text = told
+        text = told + (" They are val problems, which tuning may look at." if split != "test" else "")
     elif split != "test":
         text = "These are val problems, which tuning may look at; RL draws from train only."
     elif ours:
@@ -265,7 +265,7 @@ def _metrics(results: list[Results]) -> list[tuple[str, str, str]]:
         ("ended by itself", "stop.stop", "share"),
         ("cut at the length cap", "stop.length", "share"),
         ("not gradable", "ungraded", "amount"),
-        ("problems seen in training", "contaminated.met", "amount"),
+        ("of its problems, seen in training", "contaminated.met", "amount"),
     ]
     return [row for row in rows if any(_at(r, row[1]) is not None for r in results)]
 
