@@ -74,6 +74,17 @@ def test_an_evaluation_problem_in_training_stops_the_run(tmp_path):
     seen.drawn("zero", task, 0, 64)  # other splits share nothing
     with pytest.raises(RunError, match=r"dev2 would learn from 1 evaluation problem.*first countdown3/train/7/3"):
         watch(tmp_path, countdown3=[task.problem(7, "train", 3)]).drawn("dev2", task, 7, 8)
+
+    class Mine:
+        name = "mine"
+
+        def problem(self, seed, split, i):  # noqa: ARG002
+            return free(LONG)
+
+    with pytest.raises(
+        RunError, match="zero would learn from 1 evaluation problem"
+    ):  # a user's own, by its whole prompt
+        watch(tmp_path, mine=[free(LONG)]).drawn("zero", Mine(), 0, 3)
     rows = data(tmp_path / "rows", {"prompt": "x", "response": "y", "key": asked[2].key})
     with pytest.raises(RunError, match="dev1 would learn from 1 evaluation problem"):
         seen.rows("dev1", [rows])
