@@ -163,7 +163,7 @@ def _is_about_leaks(item: dict[str, Any]) -> bool:
 def _watched(run: RunFiles) -> str:
     """What the look at every training set found; empty where a run has none."""
     asked, training = (run.contamination.get(k) for k in ("evaluation", "training"))
-    if not isinstance(asked, dict) or not isinstance(training, dict):
+    if not isinstance(asked, dict) or not isinstance(training, dict) or not asked:
         return ""
     known = [t for t in training.values() if isinstance(t, dict)]
     met = sum(sum(how.values()) for t in known for how in (t.get("met") or {}).values())
