@@ -78,7 +78,7 @@ def in_corpus(folder: Path, problems: Sequence[Problem]) -> list[int] | None:
     except (ValueError, OSError, EOFError):
         raise RunError(f"{file}: no readable list of hashes\nCopy the base again, or delete that file.") from None
     keys = np.asarray([hash64(p.key) for p in problems], dtype=np.uint64)
-    return np.flatnonzero(np.isin(keys, corpus)).tolist()
+    return [int(i) for i in np.flatnonzero(np.isin(keys, corpus))]
 
 
 class Watch:
@@ -151,7 +151,7 @@ class Watch:
         out = {}
         for task, problems in self.asked.items():
             by = {n: found[1].get(task, {}) if (found := self.sets[n]) else None for n in names}
-            met = set().union(*(m.keys() for m in by.values() if m))
+            met = {i for m in by.values() if m for i in m}
             counts = {n: None if m is None else len(m) for n, m in by.items()}
             out[task] = {"met": len(met), "of": len(problems), "ngram": self.held.n, "sets": counts}
         return out

@@ -196,7 +196,7 @@ def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact,
 
         What curation holds out counts in no key: other evaluations are no other training, and the look says if they should be.
         """
-        unkeyed = {"show": show} | ({"held": watch.held} if fn is curate else {})
+        unkeyed: dict[str, Any] = {"show": show, **({"held": watch.held} if fn is curate else {})}
         if fn is sft:
             watch.rows(name, kw["data"])
         elif fn is rl:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -206,12 +207,11 @@ Quantity = tuple[str, Callable[[str], float | None], Callable[[Any], str]]
 def quantities(found: Models) -> list[Quantity]:
     """What stands below the scores: name, its value for a model, how it is said."""
     out: list[Quantity] = [
-        (f"consistent thoughts, {said}", lambda m, z=z: consistent(found, m, z), share)  # type: ignore[misc]
-        for z, said in (("en", "English prompts"), ("zh", "Chinese prompts"))
+        (f"consistent thoughts, {said}", partial(consistent, found, language=code), share)
+        for code, said in (("en", "English prompts"), ("zh", "Chinese prompts"))
     ]
     out += [
-        (f"mean tokens, {kind.title}", lambda m, k=k: mean_tokens(found, m, k), amount)  # type: ignore[misc]
-        for k, kind in KINDS.items()
+        (f"mean tokens, {kind.title}", partial(mean_tokens, found, kind=name), amount) for name, kind in KINDS.items()
     ]
     return [q for q in out if any(q[1](m) is not None for m in found)]
 
