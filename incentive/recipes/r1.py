@@ -23,11 +23,11 @@ from typing import Any
 
 from incentive import rewards
 from incentive.ahead import Planned
-from incentive.config import RL, SFT, Prefer
+from incentive.config import RL, SFT, Curate, Prefer
 from incentive.config import Run as Settings
 from incentive.hacking import Watch
 from incentive.recipes.base import Recipe, Show
-from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, zero
+from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, watched, zero
 from incentive.records import Problem, Sample, Score
 from incentive.run import Artifact, Run, write_folder
 
@@ -205,31 +205,31 @@ class Line:
     """One run of the recipe: its artifacts by their stages' names, and what each has met of the evaluation sets."""
 
     def __init__(self, run: Run, show: Show, recipe: Recipe, base: Artifact):
-        from incentive.contamination import Watch as Contamination
-        from incentive.stages.evaluate import PROBLEMS
-        from incentive.tasks import distinct
-
         self.run, self.show, self.recipe = run, show, recipe
         self.made: dict[str, Artifact] = {"base": base}
         e, r1 = run.config.eval, run.config.r1
         assert r1 is not None
         names = dict.fromkeys((*(e.tasks if e else ()), *r1.cold.tasks, *r1.reject.tasks))
-        split, n = (e.split, e.problems) if e else ("test", 200)
-        asked = {name: distinct(known(recipe.tasks, name), PROBLEMS, split, n) for name in names}
         self.tasks = {name: known(recipe.tasks, name) for name in (e.tasks if e else ())}
-        self.met = Contamination(run.dir / "contamination.json", asked, run.say)
-        self.met.base(base)
+        self.met = watched(run, base, {name: known(recipe.tasks, name) for name in names})
 
     def stage(
         self, name: str, fn: Callable[..., Artifact], section: Any, by: tuple[Artifact, ...] = (), **kw: Any
     ) -> Artifact:
-        """A stage that fine-tunes or makes data, after a look at what it is about to learn from. `by` grades its answers."""
+        """A stage that fine-tunes or makes data, after a look at what it is about to learn from. `by` grades its answers.
+
+        What curation holds out counts in no key: other evaluations are no other training, and the look says if they should be.
+        """
+        unkeyed: dict[str, Any] = {
+            "show": self.show,
+            **({"held": self.met.held} if isinstance(section, Curate) else {}),
+        }
         self.show({"phase": "begin", "stage": name})
         if isinstance(section, SFT):
             self.met.rows(name, kw["data"])
         elif isinstance(section, Prefer):  # a reward model's prompts
             self.met.drawn(name, kw["task"], self.run.config.seed, section.problems)
-        made = self.run.stage(name, partial(fn, show=self.show), section, template=self.run.config.template, **kw)
+        made = self.run.stage(name, partial(fn, **unkeyed), section, template=self.run.config.template, **kw)
         self.made[name] = self.met.made(name, made, by)
         return self.made[name]
 
@@ -301,17 +301,17 @@ def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
     line = Line(run, show, recipe, base)
     task = mixed(recipe, cfg.rl.tasks)
     preflight(run, show, base, task, ruled(recipe, task, cfg.rl.rewards), line.tasks)
-    stage, reinforce, held = line.stage, line.reinforce, line.met.held
+    stage, reinforce = line.stage, line.reinforce
     zero_ = reinforce("zero", cfg.rl, base)
     drawn = mixed(recipe, r1.cold.tasks)
-    cold = stage("cold-start", curate, r1.cold, start=zero_, task=drawn, rewrite=restyle, held=held)
+    cold = stage("cold-start", curate, r1.cold, start=zero_, task=drawn, rewrite=restyle)
     dev1 = stage("dev1", sft, r1.dev1, start=base, data=[cold])
     dev2 = reinforce("dev2", r1.dev2, dev1)
     show({"phase": "begin", "stage": "rows"})
     more = run.stage("rows", rows, None, n=r1.rows, seed=cfg.seed)
     drawn = mixed(recipe, r1.reject.tasks)
     large = stage("rejection-sampling", curate, r1.reject, start=dev2, task=drawn, data=[more],
-                  form=rewards.summarised, held=held)  # fmt: skip
+                  form=rewards.summarised)  # fmt: skip
     dev3 = stage("dev3", sft, r1.dev3, start=base, data=[large])
     asked, judge = mixed(recipe, r1.pairs.tasks), proxy.Helpful(cfg.seed)
     compared = stage("pairs", pairs, r1.pairs, start=dev3, task=asked, judge=judge)
