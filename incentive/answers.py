@@ -92,8 +92,6 @@ def _ungraded(_: Problem, samples: list[Sample]) -> list[Score]:
     return [Score(None, {}, "graded later") for _ in samples]
 
 
-
-
 def write_results(directory: Path, found: dict[str, Any]) -> dict[str, Any]:
     """results.json, and where it lies."""
     write_json(directory / "results.json", found)

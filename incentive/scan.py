@@ -90,7 +90,9 @@ def _run(codes: Sequence[str]) -> dict[str, Any] | None:
             "--output", "report.json", "--recursive", "code",
         ]  # fmt: skip
         try:
-            subprocess.run(command, cwd=root, capture_output=True, timeout=SECONDS, check=True, stdin=subprocess.DEVNULL)
+            subprocess.run(
+                command, cwd=root, capture_output=True, timeout=SECONDS, check=True, stdin=subprocess.DEVNULL
+            )
             return json.loads((root / "report.json").read_text(encoding="utf-8"))
         except (subprocess.SubprocessError, OSError, ValueError, RecursionError):
             return None
