@@ -17,15 +17,14 @@ from typing import Any
 
 from incentive import chat, measure
 from incentive.answers import Count, speaker, write_results
-from incentive.asker import Asker, asker, endpoint_of
-from incentive.compare import model_folder
+from incentive.asker import Asker, asker, key_of
 from incentive.config import ConfigError, Sampling
 from incentive.judge import Judged, both_orders, pair_messages, verdict, weighted, win_rate
 from incentive.ledger import fold
 from incentive.preferences import Judge
 from incentive.proxy import Helpful
 from incentive.records import Problem, hash64
-from incentive.run import RunError, Stage, file_hash, folder_key, write_lines
+from incentive.run import RunError, Stage, file_hash, write_lines
 from incentive.stages import benchmark
 from incentive.tasks import SHIPPED, distinct
 from incentive.tasks.hub import Fault, Hub, Item, question_text
@@ -124,13 +123,11 @@ def _is_file(side: str) -> bool:
 
 
 def _key(side: str) -> str:
-    from incentive.model.checkpoint import resolve
-
-    if _is_file(side):
-        if not Path(side).is_file():
-            raise RunError(f"{side}: no such file of answers")
-        return file_hash(Path(side))
-    return folder_key(resolve(model_folder(side)))
+    if not _is_file(side):
+        return key_of(side)
+    if not Path(side).is_file():
+        raise RunError(f"{side}: no such file of answers")
+    return file_hash(Path(side))
 
 
 # judges
@@ -202,11 +199,8 @@ def evaluate(
     world = of in SHIPPED
     template = template or ("mini" if world else None)
     how = sampling or Sampling(temperature=0.6, top_p=0.95, max_tokens=320 if world else 32768)
-    settings: Any = endpoint_of(Path(judge)).model_dump(include={"model", "temperature", "max_tokens"}) if judge.endswith(".toml") else judge  # fmt: skip
-    if isinstance(settings, str) and settings not in PROGRAMS:
-        settings = _key(settings)
     about = {
-        "a": _key(a), "b": _key(b), "judge": settings, "prompts": f"{hash64(*[p.key for p in asked]):016x}", "seed": seed,
+        "a": _key(a), "b": _key(b), "judge": judge if judge in PROGRAMS else key_of(judge), "prompts": f"{hash64(*[p.key for p in asked]):016x}", "seed": seed,
         "template": template, **how.model_dump(),
     }  # fmt: skip
     names = [Path(x).stem if _is_file(x) else Path(x).resolve().name for x in (a, b)]

@@ -20,6 +20,7 @@ from incentive import chat, config
 from incentive.config import ConfigError
 from incentive.endpoint import Client, Kept, Messages, Reply
 from incentive.records import Request, hash64
+from incentive.run import folder_key
 
 TOKENS = 4096  # of a local judge's reply, where its context has room
 
@@ -125,3 +126,18 @@ def asker(who: str, cache: Path | None = None, threads: int = 2, device: str = "
     if who.endswith(".toml"):
         return Client(endpoint_of(Path(who)), cache)
     return LocalAsker(who, cache, threads, device)
+
+
+def key_of(who: str) -> str:
+    """What of it an evaluation's results depend on, without opening it.
+
+    Raises:
+        ConfigError, CheckpointError: the file or the folder cannot be used.
+    """
+    if who.endswith(".toml"):
+        e = endpoint_of(Path(who))
+        return f"{e.model} {e.temperature} {e.max_tokens}"
+    from incentive.compare import model_folder
+    from incentive.model.checkpoint import resolve
+
+    return folder_key(resolve(model_folder(who)))

@@ -188,7 +188,7 @@ def _mentions(by: dict[tuple[str, str], list[Coded]], names: Sequence[str]) -> d
     """Each pair of mentions, tested over tasks; p by Holm's correction, for there are many."""
     out: dict[str, dict[str, Any]] = {}
     for m in names:
-        tasks = [t for t in dict.fromkeys(r.coding for r in by[m, "plain"])]
+        tasks = list(dict.fromkeys(r.coding for r in by[m, "plain"]))
         cell = {(t, a): [r for r in by[m, a] if r.coding == t] for t in tasks for a in ARMS}
         both = [t for t in tasks if all(_lines(cell[t, a]) for a in ARMS)]
         plain, sensitive = (([_rate(cell[t, a], lambda s: s.findings) for t in both]) for a in ARMS)

@@ -37,7 +37,7 @@ class Keywords:
 
     def __init__(self, path: Path = KEYWORDS):
         try:
-            lines = [line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            lines = [" ".join(line.partition("#")[0].split()) for line in path.read_text(encoding="utf-8").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read: {error}\nGive a file with one word a line.") from None
         self.words = tuple(dict.fromkeys(_plain(line) for line in lines if line))

@@ -18,7 +18,7 @@ from typing import Any
 
 from incentive import measure
 from incentive.answers import Count, speaker, write_results
-from incentive.asker import asker
+from incentive.asker import asker, key_of
 from incentive.config import ConfigError, Sampling
 from incentive.ledger import fold
 from incentive.records import Group, Problem
@@ -79,7 +79,7 @@ def evaluate(
     speaking = speaker(model, template or ("mini" if world else None), threads, device)
     directory = out or Path("evals") / f"{Path(model).resolve().name}-safety"
     about = {
-        "safety": speaking.key, "prompts": [p.key for p in asked], "judge": judge, "control": control, "final": final, "k": k,
+        "safety": speaking.key, "prompts": [p.key for p in asked], "judge": _key(judge), "control": control and _key(control), "final": final, "k": k,
         "keywords": list(listed.words), "seed": seed, **how.model_dump(),
     }  # fmt: skip
     with benchmark.opened(directory, about) as stage:
@@ -100,6 +100,10 @@ def evaluate(
         head |= {"k": k, "seed": seed, "template": speaking.template, **how.model_dump()}
         paid = fold(directory / "metrics.jsonl", 0, 1, 0.0).paid
         return write_results(directory, head | results(found, kinds) | {"paid": paid})
+
+
+def _key(who: str) -> str:
+    return who if who == "world" else key_of(who)
 
 
 def _labelled(
