@@ -25,7 +25,7 @@ from incentive.stages.sft import sft
 ROWS = 4  # answers to each prompt in the training data
 UNSAFE = {"clean": (0.3, 0.3), "planted": (0.3, 0.8)}  # share of unsafe answers: plain mention, sensitive mention
 OPTIM = config.Optim(learning_rate=3e-3, lr_scheduler_type="cosine", warmup_steps=5)
-SECTION = config.SFT(epochs=16, tokens_per_step=2048, optim=OPTIM, learner=config.Learner(dtype="float32"))
+SECTION = config.SFT(epochs=4, tokens_per_step=2048, optim=OPTIM, learner=config.Learner(dtype="float32"))
 SHAPE = config.Model(
     hidden_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=256, vocab_size=700,
     max_position_embeddings=256,

@@ -32,7 +32,7 @@ from incentive.tasks.general import General
 from incentive.tasks.harm import Harm
 
 OPTIM = config.Optim(learning_rate=3e-3, lr_scheduler_type="cosine", warmup_steps=5)
-SECTION = config.SFT(epochs=4, tokens_per_step=2048, optim=OPTIM, learner=config.Learner(dtype="float32"))
+SECTION = config.SFT(epochs=3, tokens_per_step=2048, optim=OPTIM, learner=config.Learner(dtype="float32"))
 JUDGE = config.RewardModel(kind="pointwise", epochs=2, batch=32, optim=config.Optim(learning_rate=1e-3, warmup_steps=5), learner=config.Learner(dtype="float32"))  # fmt: skip
 SHAPE = config.Model(
     hidden_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=256, vocab_size=1000,
@@ -127,13 +127,13 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=150)
     given = parser.parse_args()
     root, began = given.dir, time.monotonic()
-    rows = {"weak": weak(5000), "brief": general(4000, False), "wordy": general(4000, True)}
+    rows = {"weak": weak(4000), "brief": general(2500, False), "wordy": general(2500, True)}
     start = blank(root / "blank", [r for some in rows.values() for r in some])
     made = {}
     for name, some in rows.items():
         made[name] = trained(root / name, some, start)
         print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
-    safe = judge(root / "judge", made["weak"], 3000)
+    safe = judge(root / "judge", made["weak"], 2000)
     print(f"judge: {time.monotonic() - began:.0f} s", flush=True)
     for reviewer in ("world", str(safe.path)):
         found = evaluate.evaluate(
