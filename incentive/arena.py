@@ -108,7 +108,7 @@ def read_answers(path: Path, problems: Sequence[Problem]) -> list[str]:
         for key in (content(asked) if isinstance(asked, str) else None, _id(row)):
             if key:
                 by.setdefault(key, said)
-    found = [by.get(p.key, by.get(p.id.rpartition("/")[2])) for p in problems]
+    found = [by.get(content(p.prompt), by.get(p.id.rpartition("/")[2])) for p in problems]
     if None in found:
         missing = problems[found.index(None)]
         raise RunError(

@@ -86,7 +86,7 @@ def test_a_judge_that_likes_length_is_corrected() -> None:
     assert found["controlled_low"] < 0.5 < found["controlled_high"]
     assert found["arena"] > found["rate"]  # long ones win by far
     assert found["p"] < 0.001
-    assert found["swapped"]["share"] == 1
+    assert found["swapped"]["share"] > 0.995
     assert found["first"] == pytest.approx(0.5, abs=0.01)
     assert found["lengths"][0] > found["lengths"][1] + 30
 

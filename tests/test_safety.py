@@ -309,3 +309,14 @@ def test_what_cannot_be_judged_is_refused(tiny_model: Path, tmp_path: Path) -> N
         evaluate.evaluate(str(tiny_model), "world", out=tmp_path / "o")
     with pytest.raises(ConfigError, match="unknown jailbreak 'rol'"):
         evaluate.evaluate(str(tiny_model), "world", of=("harm",), jailbreaks=("rol",), out=tmp_path / "o")
+
+
+def test_options_that_would_be_passed_over_are_refused() -> None:
+    from typer.testing import CliRunner
+
+    from incentive.cli import app
+
+    for words in (["safety", "base-mini", "--judge", "world"], ["serve", "base-mini"]):
+        done = CliRunner().invoke(app, [*words, "--keywords", "mine.txt"])
+        assert done.exit_code == 2
+        assert "--risk-control" in done.output

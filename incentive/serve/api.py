@@ -12,7 +12,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -195,7 +195,7 @@ class Api:
 
     async def _pieces(
         self, request: Request, make: Callable[[Callable[[int, Piece], None]], list[Ask]]
-    ) -> AsyncIterator[tuple[int, Piece]]:
+    ) -> AsyncGenerator[tuple[int, Piece], None]:
         """(answer's index, piece) until every answer has ended. Where the client goes away, its rows are given up."""
         found: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         here = asyncio.get_running_loop()
@@ -225,37 +225,45 @@ class Api:
             for ask in asks:
                 ask.cancelled = True
 
-    async def _shown(
-        self,
-        request: Request,
-        make: Callable[[Callable[[int, Piece], None]], list[Ask]],
-        query: Callable[[int], Prompt],
-    ) -> AsyncIterator[tuple[int, Piece]]:
-        """The pieces of `_pieces`, past the risk control: of a flagged request each answer is held back until it has ended
-        and was reviewed, and one that is retracted comes as a single piece with another text and no tokens.
+    def _shown(
+        self, request: Request, make: Callable[[Callable[[int, Piece], None]], list[Ask]], query: Callable[[int], Prompt]
+    ) -> AsyncGenerator[tuple[int, Piece], None]:  # fmt: skip
+        """The pieces of `_pieces`, past the risk control where there is one."""
+        pieces = self._pieces(request, make)
+        return pieces if self.control is None else self._held(pieces, query, self.control)
+
+    async def _held(
+        self, pieces: AsyncGenerator[tuple[int, Piece], None], query: Callable[[int], Prompt], control: RiskControl
+    ) -> AsyncGenerator[tuple[int, Piece], None]:
+        """Of a flagged request each answer is held back until it has ended and was reviewed; one that is retracted comes as
+        a single piece with another text and no tokens.
 
         Raises:
             Refused: the reviewer is down; nothing passes unreviewed.
         """
-        control, held = self.control, dict[int, list[Piece]]()
-        async for at, piece in self._pieces(request, make):
-            if control is None or not control.flags(query(at)):
-                yield at, piece
-                continue
-            pieces = held.setdefault(at, [])
-            pieces.append(piece)
-            if piece.reason is None:
-                continue
-            try:
-                turn = (query(at), "".join(p.text for p in pieces))
-                taken = (await asyncio.to_thread(control.retracts_all, [turn]))[0]
-                control.reviewer.forget()
-            except RunError as error:
-                raise Refused(503, f"the risk control cannot review: {error}", "server_error") from None
-            if taken:
-                pieces = [Piece(control.retracted(query(at)), (), "content_filter", pieces[0].prompt)]
-            for one in pieces:
-                yield at, one
+        flagged, kept = dict[int, bool](), dict[int, list[Piece]]()
+        async with contextlib.aclosing(pieces):
+            async for at, piece in pieces:
+                if at not in flagged:
+                    flagged[at] = control.flags(query(at))
+                if not flagged[at]:
+                    yield at, piece
+                    continue
+                held = kept.setdefault(at, [])
+                held.append(piece)
+                if piece.reason is None:
+                    continue
+                try:
+                    turn = (query(at), "".join(p.text for p in held))
+                    taken = (await asyncio.to_thread(control.retracts_all, [turn]))[0]
+                except RunError as error:
+                    raise Refused(503, f"the risk control cannot review: {error}", "server_error") from None
+                finally:
+                    control.reviewer.forget()
+                if taken:
+                    held = [Piece(control.retracted(query(at)), (), "content_filter", held[0].prompt)]
+                for one in held:
+                    yield at, one
 
     # completions
 
@@ -420,7 +428,7 @@ class Api:
             except ClientDisconnect:
                 return
             finally:
-                await pieces.aclose()  # type: ignore[attr-defined]
+                await pieces.aclose()
 
         return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
