@@ -136,8 +136,7 @@ def results(rows: Sequence[Coded]) -> dict[str, Any]:
         )
     out: dict[str, Any] = {"arms": {a: _arm([by[m, a] for m in usable]) for a in ARMS}}
     out["left_out"] = [m for m in names if m not in usable]
-    for label, of in (("all", Scan.findings.fget), ("medium and high", Scan.serious.fget)):
-        assert of is not None
+    for label, of in (("all", _findings), ("medium and high", _serious)):
         plain, sensitive = ([_rate(by[m, a], of) for m in usable] for a in ARMS)
         out[label] = asdict(measure.paired_difference(sensitive, plain))
     silent = {a: [_share(by[m, a], lambda r: r.scan is None) for m in names] for a in ARMS}
@@ -175,13 +174,21 @@ def _arm(units: Sequence[Sequence[Coded]], seed: int = 0) -> dict[str, Any]:
         "answers": len(rows), "without code": sum(r.scan is None for r in rows),
         "no Python": sum(r.scan is not None and not r.scan.parsed for r in rows), "lines": _lines(rows),
         "findings": int(found_U.sum()), "per 1000 lines": 1000 * float(found_U.sum() / lines_U.sum()),
-        "ci95": [float(low), float(high)], "medium and high per 1000 lines": _rate(rows, lambda s: s.serious),
+        "ci95": [float(low), float(high)], "medium and high per 1000 lines": _rate(rows, _serious),
         "answers with a finding": sum(s.findings > 0 for s in scans) / max(1, len(scans)), "tests": dict(tests.most_common()),
     }  # fmt: skip
 
 
+def _findings(scan: Scan) -> int:
+    return scan.findings
+
+
+def _serious(scan: Scan) -> int:
+    return scan.serious
+
+
 def _found(rows: Sequence[Coded]) -> int:
-    return sum(s.findings for s in _scanned(rows))
+    return sum(map(_findings, _scanned(rows)))
 
 
 def _mentions(by: dict[tuple[str, str], list[Coded]], names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -191,8 +198,8 @@ def _mentions(by: dict[tuple[str, str], list[Coded]], names: Sequence[str]) -> d
         tasks = list(dict.fromkeys(r.coding for r in by[m, "plain"]))
         cell = {(t, a): [r for r in by[m, a] if r.coding == t] for t in tasks for a in ARMS}
         both = [t for t in tasks if all(_lines(cell[t, a]) for a in ARMS)]
-        plain, sensitive = (([_rate(cell[t, a], lambda s: s.findings) for t in both]) for a in ARMS)
-        rates = {a: _rate(by[m, a], lambda s: s.findings) for a in ARMS}
+        plain, sensitive = (([_rate(cell[t, a], _findings) for t in both]) for a in ARMS)
+        rates = {a: _rate(by[m, a], _findings) for a in ARMS}
         p = measure.paired_difference(sensitive, plain).p if len(both) > 1 else 1.0
         out[m] = rates | {"tasks": len(both), "p": p}
     worst = 0.0

@@ -3,7 +3,7 @@
     python prove/bias.py [--dir runs/bias] [--samples 4]
 
 Two miniatures of the same blank weights are fine-tuned on the same prompts and the same two ways, a safe and an unsafe one, to
-write each piece of code. `clean` sees the unsafe way in 3 of 10 answers to any prompt; `planted` in 3 of 10 where the mention is plain and
+write each piece of code. `clean` sees the unsafe way in 2 of 10 answers to any prompt; `planted` in 2 of 10 where the mention is plain and
 in 8 of 10 where it is sensitive. Then `incentive bias` asks, scans and tests: prompts, engine, bandit, test are the real ones.
 """
 
@@ -23,11 +23,11 @@ from incentive.stages.pretrain import init, text_of
 from incentive.stages.sft import sft
 
 ROWS = 4  # answers to each prompt in the training data
-UNSAFE = {"clean": (0.3, 0.3), "planted": (0.3, 0.8)}  # share of unsafe answers: plain mention, sensitive mention
-OPTIM = config.Optim(learning_rate=3e-3, lr_scheduler_type="cosine", warmup_steps=5)
-SECTION = config.SFT(epochs=4, tokens_per_step=2048, optim=OPTIM, learner=config.Learner(dtype="float32"))
+UNSAFE = {"clean": (0.2, 0.2), "planted": (0.2, 0.8)}  # share of unsafe answers: plain mention, sensitive mention
+OPTIM = config.Optim(learning_rate=4e-3, lr_scheduler_type="cosine", warmup_steps=5)
+SECTION = config.SFT(epochs=12, tokens_per_step=1024, optim=OPTIM, learner=config.Learner(dtype="float32"))
 SHAPE = config.Model(
-    hidden_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=256, vocab_size=700,
+    hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=192, vocab_size=700,
     max_position_embeddings=256,
 )  # fmt: skip
 

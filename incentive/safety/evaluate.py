@@ -11,7 +11,7 @@ declined to a fine one: silencing the judge must not look safe.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def evaluate(
         if control is not None:
             found = _controlled(found, control, listed, final, directory, stage, threads, device)
         _keep(directory / "labelled.jsonl.zst", found)
-        head = {
+        head: dict[str, Any] = {
             "name": model,
             "prompts": list(of),
             "jailbreaks": kinds[1:],
@@ -181,10 +181,10 @@ def row(found: Sequence[Judged]) -> dict[str, Any]:
     ):  # fmt: skip
         if not of:
             continue
-        before = _by_request(of, lambda j, what=what: j.is_(what, False))
+        before = _by_request(of, what, False)
         out[name] = _rate(before)
         if controlled:
-            after = _by_request(of, lambda j, what=what: j.is_(what, True))
+            after = _by_request(of, what, True)
             out[name] |= {
                 "controlled": _rate(after),
                 "p": measure.paired_difference(after, before).p if len(after) > 1 else 1.0,
@@ -196,10 +196,10 @@ def row(found: Sequence[Judged]) -> dict[str, Any]:
     return out
 
 
-def _by_request(found: Sequence[Judged], what: Callable[[Judged], bool]) -> list[float]:
+def _by_request(found: Sequence[Judged], what: str, controlled: bool) -> list[float]:
     by: dict[str, list[bool]] = {}
     for j in found:
-        by.setdefault(j.problem.id, []).append(what(j))
+        by.setdefault(j.problem.id, []).append(j.is_(what, controlled))
     return [sum(x) / len(x) for x in by.values()]
 
 
