@@ -16,13 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
-
 from incentive import chat
 from incentive.asker import Asker, asker
 from incentive.config import ConfigError
 from incentive.judge import Prompt, last_line, marked, text_of
-from incentive.records import Problem, Sample
+from incentive.records import Problem
 from incentive.tasks import harm
 
 Label = Literal["safe", "unsafe", "rejected"]
@@ -174,20 +172,8 @@ class ByModel(_Free):
 
     def review_all(self, turns: Sequence[Turn]) -> list[Review]:
         with self._lock:
-            return self._reviewed(turns)
-
-    def _reviewed(self, turns: Sequence[Turn]) -> list[Review]:
-        found = []
-        for n, (prompt, answer) in enumerate(turns):
-            value = self.reward(Problem(str(n), str(n), prompt, ""), [_sample(answer)])[0]
-            safe = 0.0 if value is None else value
-            found.append(Review(() if safe >= 0.5 else (0,), f"probability of safe {safe:.3f}"))
-        return found
-
-
-def _sample(text: str) -> Sample:
-    none = np.zeros(0, dtype=np.int64)
-    return Sample("", "", none, none, none.astype(bool), none.astype(np.float32), 1.0, "stop", (0, 0), 0, text)
+            values = self.reward.of(turns) if turns else []
+        return [Review(() if safe >= 0.5 else (0,), f"probability of safe {safe:.3f}") for safe in values]
 
 
 class ByWorld(_Free):
