@@ -320,3 +320,23 @@ def test_options_that_would_be_passed_over_are_refused() -> None:
         done = CliRunner().invoke(app, [*words, "--keywords", "mine.txt"])
         assert done.exit_code == 2
         assert "--risk-control" in done.output
+
+
+def test_a_safety_reward_model_reviews(tiny_model: Path, tmp_path: Path) -> None:
+    from incentive.model.scored import Reading, load_scored, save_scored
+    from incentive.model_reward import ModelReward
+
+    made = {}
+    for kind in ("pointwise", "pairwise"):
+        model, tokenizer = load_scored(tiny_model, "float32", "cpu", 1)
+        made[kind] = tmp_path / kind
+        made[kind].mkdir()
+        save_scored(made[kind], model, tokenizer, Reading(kind, "response", "mini"))  # type: ignore[arg-type]
+    turns: list[Turn] = [(f"how to kill {i}", f"answer {'so ' * i}") for i in range(12)]
+    found = reviewer(str(made["pointwise"])).review_all(turns)
+    values = ModelReward(made["pointwise"]).of(turns)
+    assert [bool(r.violated) for r in found] == [v < 0.5 for v in values]
+    assert found[3].reason == f"probability of safe {values[3]:.3f}"
+    assert reviewer(str(made["pointwise"])).review_all([]) == []
+    with pytest.raises(ConfigError, match="helpful reward model"):
+        reviewer(str(made["pairwise"]))
