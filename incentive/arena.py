@@ -216,21 +216,26 @@ def evaluate(
                 said[label] = [g.samples[0].text for g in groups]
         pairs = list(zip(asked, said["a"], said["b"], strict=True))
         began = time.monotonic()
-        if judge in PROGRAMS:
-            (judged, again), spent, name = _by_program(judge, pairs, seed), {}, judge
-        else:
-            client = asker(judge, directory / "judge.jsonl", threads, device)
-            try:
-                judged, again = _by_asking(client, pairs, seed)
-                spent, name = client.spent(), client.name
-            finally:
-                client.close()
+        judged, again, spent, name = _verdicts(judge, pairs, seed, directory, threads, device)
         stage.truncate(0)
         stage.record({"step": 1, **spent, "time/judge": time.monotonic() - began})
         _keep(directory / "judged.jsonl.zst", pairs, judged)
         head = {"a": a, "b": b, "judge": name, "prompts": of, "seed": seed, "template": template, **how.model_dump()}
         cost = {"paid": fold(directory / "metrics.jsonl", 0, 1, 0.0).paid, "calls": spent.get("calls/made", 0)}
         return write_results(directory, head | results(name, pairs, judged, again, seed) | {"cost": cost})
+
+
+def _verdicts(
+    judge: str, pairs: Sequence[Asked], seed: int, directory: Path, threads: int, device: str
+) -> tuple[list[Judged], list[int | None], dict[str, float], str]:
+    """What the judge says, what it says when asked again, what that cost, and its name."""
+    if judge in PROGRAMS:
+        return *_by_program(judge, pairs, seed), {}, judge
+    client = asker(judge, directory / "judge.jsonl", threads, device)
+    try:
+        return *_by_asking(client, pairs, seed), client.spent(), client.name
+    finally:
+        client.close()
 
 
 def _keep(path: Path, pairs: Sequence[Asked], judged: Sequence[Judged]) -> None:
