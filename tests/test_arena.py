@@ -78,7 +78,7 @@ def fan_of_length(first: str, second: str, place: float = 0.0) -> int:
 
 
 def test_a_judge_that_likes_length_is_corrected() -> None:
-    pairs = pairs_of(1500)
+    pairs = pairs_of(800)
     judged = [Judged(fan_of_length(a, b), -fan_of_length(b, a)) for _, a, b in pairs]
     found = arena.results("j", pairs, judged, [j.first for j in judged][: arena.AGAIN])
     assert found["rate"] > 0.68  # the raw rate is biased
