@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Hashable
 from functools import lru_cache
 from random import Random
 from typing import Any
@@ -103,11 +104,8 @@ def distinct(task: Task, seed: int, split: Split, n: int) -> list[Problem]:
     Raises:
         ValueError: the task has fewer.
     """
-    try:
-        hash(task)
-    except TypeError:  # a user's own may be anything
-        return list(_distinct.__wrapped__(task, seed, split, n))
-    return list(_distinct(task, seed, split, n))
+    drawn = _distinct if isinstance(task, Hashable) else _distinct.__wrapped__  # a user's own may be anything
+    return list(drawn(task, seed, split, n))
 
 
 @lru_cache(maxsize=64)
