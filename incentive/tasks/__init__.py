@@ -104,8 +104,9 @@ def distinct(task: Task, seed: int, split: Split, n: int) -> list[Problem]:
     Raises:
         ValueError: the task has fewer.
     """
-    drawn = _distinct if isinstance(task, Hashable) else _distinct.__wrapped__  # a user's own may be anything
-    return list(drawn(task, seed, split, n))
+    known: Any = task
+    drawn = _distinct if isinstance(known, Hashable) else _distinct.__wrapped__  # a user's own may be anything
+    return list(drawn(known, seed, split, n))
 
 
 @lru_cache(maxsize=64)
