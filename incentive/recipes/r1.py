@@ -23,7 +23,7 @@ from typing import Any
 
 from incentive import rewards
 from incentive.ahead import Planned
-from incentive.config import RL, SFT, Curate, Prefer
+from incentive.config import RL, SFT, Curate, Eval, Prefer
 from incentive.config import Run as Settings
 from incentive.hacking import Watch
 from incentive.recipes.base import Recipe, Show
@@ -76,8 +76,8 @@ def r1_mini() -> dict[str, Any]:
             "safety": {"kind": "pointwise", "batch": 64, "epochs": 2,
                        "optim": {"learning_rate": 5e-4, "lr_scheduler_type": "cosine"}},
             "reasoning": _rl(REASONING, 15, rewards=ruled, sampling=cool),
-            "general": _rl(REASONING, 45, rewards=ruled, sampling=cool, eval_steps=5, eval_problems=448),
-            "general_tasks": dict.fromkeys(GENERAL, 2.0),
+            "general": _rl(REASONING, 45, rewards=ruled, sampling=cool, eval_steps=5, eval_problems=224),
+            "general_tasks": {"general": 3.0, "general-zh": 3.0, "harm": 1.5, "harm-zh": 1.5},
             "rows": 2000,
             "student": {"epochs": 6, "tokens_per_step": 4096},
         }
@@ -249,14 +249,16 @@ class Line:
         self.made[name] = self.met.made(name, made, by)
         return self.made[name]
 
-    def evaluate(self, name: str, model: Artifact) -> dict[str, Any]:
+    def evaluate(self, name: str, model: Artifact, section: Eval | None = None) -> dict[str, Any]:
         """The results of stage `eval-NAME`, with what the model has met beside each score."""
         from incentive.stages.evaluate import evaluate
 
         cfg = self.run.config
         self.show({"phase": "begin", "stage": f"eval-{name}"})
         fn = partial(evaluate, contaminated=self.met.beside(model), show=self.show)
-        made = self.run.stage(f"eval-{name}", fn, cfg.eval, start=model, tasks=self.tasks, template=cfg.template)
+        asked = section or cfg.eval
+        tasks = {n: self.tasks[n] for n in asked.tasks} if asked else {}
+        made = self.run.stage(f"eval-{name}", fn, asked, start=model, tasks=tasks, template=cfg.template)
         found: dict[str, Any] = made.meta["results"]
         return found
 
