@@ -26,7 +26,7 @@ from incentive.records import hash64
 from incentive.run import Artifact, Run, Stage
 from incentive.tasks import find
 
-LONG = 150  # updates of the run that goes on too long
+LONG = 100  # updates of the run that goes on too long
 WARM = ("base", "zero", "dev1", "dev2", "r1")  # models that are asked at temperature 1, too
 LOOKED = 768  # held-out problems that its monitor looks at
 
@@ -102,8 +102,9 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
         if cfg.eval:
             found["table"][name] = line.evaluate(name, model)
 
-    for name in WARM if cfg.eval else ():
-        found["table"][f"{name}-t1"] = line.evaluate(f"{name}-t1", made[name], warm(cfg.eval))
+    if cfg.eval:
+        for name in WARM:
+            found["table"][f"{name}-t1"] = line.evaluate(f"{name}-t1", made[name], warm(cfg.eval))
 
     free = {k: v for k, v in cfg.r1.dev2.rewards.items() if k != "language"}
     told("dev2-free", line.reinforce("dev2-free", cfg.r1.dev2.model_copy(update={"rewards": free}), made["dev1"]))
