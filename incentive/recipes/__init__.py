@@ -22,7 +22,7 @@ from typing import Any
 
 from incentive import config
 from incentive.config import ConfigError
-from incentive.recipes import base, controls, plan, r1, zero
+from incentive.recipes import base, controls, limits, plan, r1, zero
 from incentive.recipes.base import Pipeline, Recipe, Show, near
 from incentive.run import Interrupt, Run, RunError, Stopped, stored_config
 
@@ -37,6 +37,9 @@ RECIPES: dict[str, tuple[Callable[[], dict[str, Any]], Pipeline]] = {
     "base-mini": (base.base_mini, base.pipeline),
     "base-wide": (base.base_wide, base.pipeline),
     "r1-mini": (r1.r1_mini, r1.pipeline),
+    "zero-brief": (limits.zero_brief, zero.pipeline),
+    "zero-json": (limits.zero_json, zero.pipeline),
+    "tool-mini": (limits.tool_mini, limits.pipeline),
     "paper": (zero.paper, zero.pipeline),
 }
 STAGES = {zero.pipeline: ("before", "zero", "after"), base.pipeline: ("base",)}

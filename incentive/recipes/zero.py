@@ -196,7 +196,7 @@ class _Tagged:
 
     def __init__(self, name: str, task: Task):
         self.name, self.task = name, task
-        self.check = task.check
+        self.check, self.tool = task.check, getattr(task, "tool", None)
         self.version = f"{type(task).__qualname__} {getattr(task, 'version', '')}".strip()  # counts in a stage's key
 
     def _ask(self, what: str, *args: Any) -> Any:
@@ -254,11 +254,17 @@ def parts(recipe: Recipe, settings: Any) -> tuple[Artifact, Any, Any, dict[str, 
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     """Before, zero, after; the summary."""
+    return reinforced(run, show, *parts(recipe, run.config))
+
+
+def reinforced(
+    run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, tasks: dict[str, Any]
+) -> dict[str, Any]:
+    """Evaluate a model, reinforce it, evaluate again."""
     from incentive.stages.evaluate import evaluate
     from incentive.stages.rl import rl
 
     cfg = run.config
-    base, mixture, grade, tasks = parts(recipe, cfg)
     asked: dict[str, Any] = {"tasks": tasks, "template": cfg.template}
     if mixture is not None:
         preflight(run, show, base, mixture, grade, tasks)

@@ -197,6 +197,7 @@ FILES = (
     "summary.json",
     "controls.json",
     "skills.json",
+    "limits.json",
     "done.json",
 )
 STAGE_FILES = {
