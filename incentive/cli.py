@@ -513,7 +513,9 @@ def limits(
     ],
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="overthinking, sensitivity, mixing, tools or structured; repeatable.  [default: all]"),
+        typer.Option(
+            "--only", help="overthinking, sensitivity, mixing, tools or structured; repeatable.  [default: all]"
+        ),
     ] = None,
     task: Annotated[
         list[str] | None, typer.Option("--task", help="In place of each limit's own tasks; repeatable.")
@@ -530,7 +532,8 @@ def limits(
         Path | None, typer.Option("--against", help="A limits.json of another model: tokens and right answers, paired.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where limits.json and limits.html go.  [default: the run, or limits/MODEL]")
+        Path | None,
+        typer.Option("--out", help="Where limits.json and limits.html go.  [default: the run, or limits/MODEL]"),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads.")] = 2,
 ) -> None:

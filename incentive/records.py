@@ -50,7 +50,7 @@ class Problem:
 class Tool(Protocol):
     """What answers within a sample: where the policy has written `stop`, what `answer` says is appended, and it goes on.
 
-    `answer` gets the whole text of the sample so far. It must be quick and never raise: it runs between two tokens.
+    `answer` gets the whole text of the sample up to there. It must be quick and never raise: it runs between two tokens.
     """
 
     stop: str

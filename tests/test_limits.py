@@ -33,14 +33,16 @@ from incentive.verify.schema import fault
 class Letters:
     """A tokenizer of one token a character."""
 
-    def decode(self, ids, skip_special_tokens=False):
+    def decode(self, ids, skip_special_tokens=False):  # noqa: ARG002
         return "".join(map(chr, ids))
 
 
 def sample(text: str, name: str = "p/0", mask: list[bool] | None = None) -> Sample:
     ids = np.array([*map(ord, text), 0])
     own = np.ones(len(ids), dtype=bool) if mask is None else np.array(mask)
-    return Sample(name, "p", np.zeros(1, np.int64), ids, own, np.zeros(len(ids), np.float32), 1.0, "stop", (0, 0), 0, text)
+    return Sample(
+        name, "p", np.zeros(1, np.int64), ids, own, np.zeros(len(ids), np.float32), 1.0, "stop", (0, 0), 0, text
+    )
 
 
 def group(problem: Problem, texts: list[str], task) -> Group:
@@ -50,7 +52,13 @@ def group(problem: Problem, texts: list[str], task) -> Group:
 
 
 COUNTDOWN = find("countdown3")
-PROBLEM = Problem("p", "k", "use 3,7,25 to make 46", "25+7*3", {"task": "countdown3", "language": "en", "numbers": [3, 7, 25], "target": 46})
+PROBLEM = Problem(
+    "p",
+    "k",
+    "use 3,7,25 to make 46",
+    "25+7*3",
+    {"task": "countdown3", "language": "en", "numbers": [3, 7, 25], "target": 46},
+)
 WRONG, RIGHT = "25-7=18,18*3=54?46 no wait", "7*3=21,21+25=46?46 yes"
 ANSWER = "7*3+25"
 
@@ -78,14 +86,18 @@ def test_where_the_right_answer_first_appears(thinking: str, end: int | None) ->
 def test_first_right_takes_each_number_once() -> None:
     assert first_right("3+3=6,6+7=13,13+33=46", 46, [3, 3, 7, 33]) is not None
     assert first_right("3+3=6,6+7=13,13+33=46", 46, [3, 7, 33]) is None
-    assert first_right("10+10=20,20+20=40", 40, [10, 10, 20]) is not None, "one 20 is the step's, the other the problem's"
+    assert first_right("10+10=20,20+20=40", 40, [10, 10, 20]) is not None, (
+        "one 20 is the step's, the other the problem's"
+    )
     assert first_right("40+6=46", 46) is not None
 
 
 def test_other_tasks_and_the_literal_rule() -> None:
     logic = find("logic")
     riddle = replace(logic.problem(0, "val", 0), answer="AC")
-    assert appears(logic, riddle, "B? A no\nAC? A ok B ok C ok D ok yes\nD") == len("B? A no\nAC? A ok B ok C ok D ok yes")
+    assert appears(logic, riddle, "B? A no\nAC? A ok B ok C ok D ok yes\nD") == len(
+        "B? A no\nAC? A ok B ok C ok D ok yes"
+    )
 
     class Plain:
         def gold(self, problem):
@@ -211,7 +223,11 @@ def test_wordings_keep_the_content_and_a_chats_last_message_is_changed() -> None
         assert all(n in str(text) for text in found.values() for n in numbers)
         if "arithmetic" in name:
             assert all(problem.key.removeprefix("arithmetic:") in str(text) for text in found.values())
-    chatted = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    chatted = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
     assert [m["content"] for m in edited(chatted, str.upper)] == ["a", "b", "C"]
 
 
@@ -292,12 +308,12 @@ class Tags(HTMLParser):
         self.seen: list[str] = []
         self.feed(text)
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag, attrs):  # noqa: ARG002
         self.seen.append(tag)
         if tag not in {"meta", "br", "hr", "link", "img", "input"}:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attrs):
+    def handle_startendtag(self, tag, attrs):  # noqa: ARG002
         self.seen.append(tag)
 
     def handle_endtag(self, tag):

@@ -95,7 +95,7 @@ def test_the_mix_of_rows_changes_nothing_and_without_a_tool_nothing_is_masked(ti
         assert a.mask.tolist() == b.mask.tolist()
     alone, _, _ = sampled(tiny_model, None)
     assert all(s.mask.all() for s in alone)
-    first = [(a.ids[: m], s.ids[: m]) for a, s in zip(alone, wide, strict=True) if (m := int(np.argmin(s.mask)))]
+    first = [(a.ids[:m], s.ids[:m]) for a, s in zip(alone, wide, strict=True) if (m := int(np.argmin(s.mask)))]
     assert all(x.tolist() == y.tolist() for x, y in first), "up to the first call the tool makes no difference"
 
 

@@ -111,7 +111,8 @@ class Turns:
         tail = ids[-len(tool.stop.encode()) - 1 :]  # a token is a byte at least
         if self.tokenizer.decode(tail).count(tool.stop) == self.tokenizer.decode(tail[:-1]).count(tool.stop):
             return deque()
-        said = tool.answer(self.tokenizer.decode(ids, skip_special_tokens=False))
+        text = self.tokenizer.decode(ids, skip_special_tokens=False)
+        said = tool.answer(text[: text.rindex(tool.stop) + len(tool.stop)])  # a token may reach beyond it
         for tag in (*chat.TAGS, *self.tokenizer.all_special_tokens):
             said = said.replace(tag, "")
         return deque(self.tokenizer.encode(said, add_special_tokens=False))

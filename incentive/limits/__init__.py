@@ -48,7 +48,9 @@ def chosen(only: Sequence[str], tasks: Sequence[str]) -> dict[str, tuple[str, ..
     """
     for name in only:
         if name not in DEFAULTS:
-            raise ConfigError(f"--only {name!r}: there is no such limit\nChoose {', '.join(LIMITS)}; repeat it for several.")
+            raise ConfigError(
+                f"--only {name!r}: there is no such limit\nChoose {', '.join(LIMITS)}; repeat it for several."
+            )
     return {name: tuple(tasks) or DEFAULTS[name] for name in (only or LIMITS)}
 
 
@@ -75,16 +77,16 @@ def measure_limits(
         raise ConfigError(f"--split {asked.split!r}: choose test or val")
     found = {name: known.find(name) for names in plan.values() for name in names}
     problems = {n: known.distinct(t, asked.seed, asked.split, asked.problems) for n, t in found.items()}
-    from incentive.compare import _fits, _open
+    from incentive.compare import fits, open_model
     from incentive.stages.evaluate import ask
 
-    player, tokenizer = _open(asked.model, asked.threads)
+    player, tokenizer = open_model(asked.model, asked.threads)
 
     def put(task: Task, mine: list[Problem], label: str, tools: bool = True) -> list[Group]:
         from incentive import chat
 
         longest = max((chat.render(asked.template, p.prompt, tokenizer) for p in mine), key=len)
-        _fits(player, tokenizer, longest, asked.how.max_tokens)
+        fits(player, tokenizer, longest, asked.how.max_tokens)
         done, total = 0, len(mine) * asked.samples
 
         def each(_: Sample) -> None:

@@ -1,8 +1,8 @@
 """Recipes against R1's limits, each beside `incentive limits`, which measures them.
 
-    zero-brief   R1-Zero goes on, with a reward for short right answers
-    zero-json    JSON in the form that a schema asks for
-    tool-mini    a calculator: a short fine-tuning shows calls, good and bad; RL decides which of them it makes
+zero-brief   R1-Zero goes on, with a reward for short right answers
+zero-json    JSON in the form that a schema asks for
+tool-mini    a calculator: a short fine-tuning shows calls, good and bad; RL decides which of them it makes
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def zero_brief() -> dict[str, Any]:
     """
     data = zero.zero(
         {"countdown3": 0.5, "countdown4": 0.5},
-        rewards={"accuracy": 1.0, "format": 0.2, "length": 0.4},
-        max_steps=50,
+        rewards={"accuracy": 1.0, "format": 0.2, "length": 0.6},
+        max_steps=40,
         problems_per_step=24,
         ref_sync_steps=10,  # shorter thoughts are as far from the start as longer ones were from the base
     )

@@ -257,9 +257,7 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     return reinforced(run, show, *parts(recipe, run.config))
 
 
-def reinforced(
-    run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, tasks: dict[str, Any]
-) -> dict[str, Any]:
+def reinforced(run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, tasks: dict[str, Any]) -> dict[str, Any]:
     """Evaluate a model, reinforce it, evaluate again."""
     from incentive.stages.evaluate import evaluate
     from incentive.stages.rl import rl

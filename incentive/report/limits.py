@@ -66,7 +66,9 @@ def _overthinking(tasks: Told) -> Html:
         points = [(x, b["mean"]) for x, b in bins]
         lines.append(Series(name, points, n + 1, "dots", [tuple(b["ci95"]) for _, b in bins]))
         if told["before"]:
-            bars.append((name, [("up to the right answer", told["before"]["mean"]), ("after it", told["after"]["mean"])]))
+            bars.append(
+                (name, [("up to the right answer", told["before"]["mean"]), ("after it", told["after"]["mean"])])
+            )
     rows = []
     for name, told in tasks.items():
         for label, b in told["bins"].items():
@@ -117,7 +119,9 @@ def _sensitivity(tasks: Told) -> Html:
         dots = [(label, [_dot(w["right"], w["ci95"], n + 1, hollow="example" in label)]) for label, w in shown]
         now = f"spread {100 * told['spread']:.1f} points"
         chart = svg.dot_chart(dots, about=f"right answers of {name} by wording", width=480)
-        figures.append(figure(chart, f"{name}: right answers by wording", "Hollow: with solved problems before the prompt.", now))
+        figures.append(
+            figure(chart, f"{name}: right answers by wording", "Hollow: with solved problems before the prompt.", now)
+        )
         for label, w in shown:
             against = _points(w) if "difference" in w else ""
             rows.append([f"{name}, {label}", share(w["right"]), span(w["ci95"]), against, share(w["format"]), Html(f"<code>{esc(w['prompt'])}</code>")])  # fmt: skip
@@ -141,7 +145,16 @@ def _mixing(tasks: Told) -> Html:
     chart = svg.bar_chart(
         bars, about="words of the thinking by language", x_format=svg.percent, colours={x: i + 1 for i, x in enumerate(languages)}
     )  # fmt: skip
-    columns = ["task", "prompt", "thoughts", "words in its language", "thoughts wholly in it", "mixed", "without a word", "right"]
+    columns = [
+        "task",
+        "prompt",
+        "thoughts",
+        "words in its language",
+        "thoughts wholly in it",
+        "mixed",
+        "without a word",
+        "right",
+    ]
     return join([
         tag("h3", "Language mixing"),
         tag("div", figure(chart, "Words of the thinking by language"), cls="wide"),

@@ -44,7 +44,11 @@ class Arithmetic:
     def paraphrases(self, problem: Problem) -> dict[str, str]:
         expression = problem.key.removeprefix("arithmetic:")
         if self.language == "zh":
-            return {"other verb": f"求 {expression}", "question": f"{expression} 等于多少?", "sentence": f"请算出 {expression} 的值。"}
+            return {
+                "other verb": f"求 {expression}",
+                "question": f"{expression} 等于多少?",
+                "sentence": f"请算出 {expression} 的值。",
+            }
         return {
             "other verb": f"work out {expression}", "question": f"what is {expression}?",
             "sentence": f"Find the value of {expression}.",

@@ -77,7 +77,9 @@ class Logic:
         )
 
     def paraphrases(self, problem: Problem) -> dict[str, str]:
-        said = str(problem.prompt).rpartition(" ")[0] if self.language == "zh" else str(problem.prompt).rpartition(". ")[0]
+        said = (
+            str(problem.prompt).rpartition(" ")[0] if self.language == "zh" else str(problem.prompt).rpartition(". ")[0]
+        )
         if self.language == "zh":
             return {"other verb": f"{said} 谁在说谎?", "sentence": f"{said} 请找出说谎的人。"}
         return {
