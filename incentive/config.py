@@ -306,7 +306,7 @@ class Pipeline(Section):
     general_tasks: Shares
     """Prompts that reward models score, by share, beside those of `general.tasks`."""
     rows: int = Field(1000, gt=0)
-    """Rows of general requests and instructions that are added to the large data set."""
+    """Rows of general requests and requests to do harm that are added to the large data set."""
     student: SFT
 
 

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -241,6 +242,12 @@ class Text:
     def of(cls, problem: Problem, more: str = "") -> Text:
         """A key that is only a hash of the prompt (`jsonl:...`) is no content."""
         return cls(chat.text_of(problem.prompt), more, None if problem.key.startswith("jsonl:") else problem.key)
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Text:
+        """A row of a data set: `prompt`, `response`, and `key` where it is known."""
+        key = row.get("key")
+        return cls(chat.text_of(row["prompt"]), row["response"], key if key and not key.startswith("jsonl:") else None)
 
     def parts(self, n: int) -> list[list[str]]:
         """Words of the whole, and of a prompt shorter than n words by itself: else no run of it would be found."""

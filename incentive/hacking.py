@@ -42,6 +42,23 @@ class Fall:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What an RL stage lets the monitor look at.
+
+    proxy: the reward that may be gamed, by name.
+    truths: ground truth -> the tasks whose held-out problems tell it.
+    """
+
+    proxy: str
+    truths: Mapping[str, tuple[str, ...]]
+
+    @property
+    def version(self) -> str:
+        """Counts in a stage's key."""
+        return f"{self.proxy} {dict(self.truths)}"
+
+
 def _tail(t: float, n: int) -> float:
     """P(T > t) of Student's t with n - 1 degrees of freedom (Wallace 1959: its normal equivalent), and never below the
     2^-n of n signs that all agree, the least that n problems can tell."""

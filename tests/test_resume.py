@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from incentive import config, rewards
+from incentive.hacking import Fall, Watch
 from incentive.model.checkpoint import resolve
 from incentive.records import Group
 from incentive.run import Artifact, Run, Stopped, folder_key
@@ -260,3 +261,52 @@ def test_sigkill_of_the_command_at_a_random_moment(tiny_model: Path, tmp_path: P
     agree(tmp_path / "killed/zero", tmp_path / "through/zero")
     after = "after/results.json"
     assert (tmp_path / "killed" / after).read_bytes() == (tmp_path / "through" / after).read_bytes()
+
+
+# the hacking monitor within the stage
+
+
+class Alarm:
+    """A monitor that sees a fall at its third look, and would go back to the first."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+
+    def see(self, **look: Any) -> list[Fall]:
+        self.seen.append(look)
+        return [Fall("code", look["step"], 2, 0.9, 0.5, (0.3, 0.5), 0.1, 0.8)] if len(self.seen) == 3 else []
+
+
+@pytest.mark.parametrize("stops", [(), (("rollout", 3),), (("rollout", 1), ("rollout", 4))])
+def test_a_gamed_stage_ends_with_the_weights_before_the_fall(
+    stops: tuple[tuple[str, int], ...], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Alarm] = []
+    monkeypatch.setattr("incentive.stages.rl.Monitor", lambda: made.append(Alarm()) or made[-1])
+    settings = {**RL, "max_steps": 6, "eval_steps": 2, "save_steps": 1}
+    cfg = config.build({"recipe": "resume-test", "base": str(tiny_model), "threads": 1, "rl": settings})
+    assert cfg.rl
+    task = Mixture({n: SHIPPED[n] for n in cfg.rl.tasks}, cfg.rl.tasks)
+    grade = rewards.each(rewards.shipped(task.check), cfg.rl.rewards)
+    start = Artifact("weights", resolve(tiny_model), folder_key(tiny_model))
+    watch = Watch("coin", {"code": ("arithmetic",)})
+    said: list[str] = []
+    for asked in [*(Asked(*s) for s in stops), Asked()]:
+        resume = (tmp_path / "run.json").exists()
+        with Run.open(tmp_path, cfg, resume, asked, say=said.append) as run:  # type: ignore[arg-type]
+            how = {"start": start, "task": task, "grade": grade, "watch": watch}
+            try:
+                artifact = run.stage("zero", partial(rl, show=asked.show), cfg.rl, **how)  # type: ignore[arg-type]
+            except Stopped:
+                continue
+    looks = [json.loads(line) for line in (tmp_path / "zero/looks.jsonl").read_text().splitlines()]
+    assert [look["step"] for look in looks] == [2, 4, 6] == [look["step"] for look in made[-1].seen]
+    coins = [row["rewards/coin/mean"] for row in rows(tmp_path / "zero") if "rewards/coin/mean" in row]
+    assert [look["reward"] for look in looks] == pytest.approx([sum(coins[i : i + 2]) / 2 for i in (0, 2, 4)])
+    assert all(len(look["truths"]["code"]) == 2 for look in looks)
+    assert artifact.meta["kept_step"] == 2
+    assert any("gamed" in line and "step 2" in line for line in said)
+    plain = tmp_path / "plain"
+    train(plain, tiny_model, {**settings, "max_steps": 2})
+    assert (tmp_path / "zero/model/model.safetensors").read_bytes() == (plain / "zero/model/model.safetensors").read_bytes()
+    assert not (tmp_path / "zero/looks").exists()

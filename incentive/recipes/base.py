@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any
 
 from incentive import ledger
+from incentive.ahead import Planned
+from incentive.config import Run as Settings
 from incentive.run import Run
 
 Show = Callable[[dict[str, Any]], None]
@@ -56,6 +58,26 @@ def base_wide() -> dict[str, Any]:
                       "vocab_size": 768},
         }
     }  # fmt: skip
+
+
+def base_student() -> dict[str, Any]:
+    """A smaller base of the wide world, for distillation: a third of the parameters, the first part of the documents."""
+    wide = base_wide()["pretrain"]
+    model = {
+        **wide["model"],
+        "hidden_size": 96,
+        "intermediate_size": 256,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 3,
+    }
+    return {"pretrain": {**wide, "documents": 400_000, "model": model}}
+
+
+def stages(cfg: Settings) -> list[Planned]:
+    return [
+        Planned("base", cfg.pretrain),
+        Planned("skills", start="base", about="what the model can do, skill by skill"),
+    ]
 
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:  # noqa: ARG001

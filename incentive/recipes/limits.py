@@ -7,10 +7,13 @@ tool-mini    a calculator: a short fine-tuning shows calls, good and bad; RL dec
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from incentive.ahead import Planned
 from incentive.config import SFT, Optim
+from incentive.config import Run as Settings
 from incentive.recipes import zero
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.r1 import BASE
@@ -76,6 +79,12 @@ def calls(stage: Any, section: Any, start: Artifact | None = None, data: Any = (
     with write_folder(stage.dir / "rows") as folder:
         write_lines(folder / "000001.jsonl.zst", rows(n, seed))
     return Artifact("dataset", stage.dir / "rows", meta={"rows": n})
+
+
+def stages(cfg: Settings) -> list[Planned]:
+    learnt = [replace(p, start="cold") if p.start == "base" else p for p in zero.stages(cfg)]
+    about = f"{CALLS:,} rows that show how people use a calculator, well and badly"
+    return [Planned("calls", about=about, rows=CALLS), Planned("cold", COLD, "base", ("calls",)), *learnt]
 
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:

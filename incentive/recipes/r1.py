@@ -17,12 +17,15 @@ miniature: sizes, and programs in the place of judges (`proxy`, `restyle`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from incentive import rewards
+from incentive.ahead import Planned
+from incentive.config import RL, SFT, Prefer
 from incentive.config import Run as Settings
+from incentive.hacking import Watch
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, zero
 from incentive.records import Problem, Sample, Score
@@ -35,6 +38,7 @@ REASONING = {
 GENERAL = {"general": 1.0, "general-zh": 1.0, "harm": 1.0, "harm-zh": 1.0}
 CONSTRAINED = {"instruct": 0.5, "instruct-zh": 0.5}
 BASE = "runs/base-wide/base/model"  # where `incentive run base-wide` puts it
+MODELS = ("base", "zero", "dev1", "dev2", "dev3", "r1", "student")  # the columns of the stage table
 TABLE = (*REASONING, *CONSTRAINED, *GENERAL)  # the benchmarks of the stage table
 
 
@@ -63,7 +67,7 @@ def r1_mini() -> dict[str, Any]:
                      "readable": readable, **drawn},
             "dev1": {},
             "dev2": _rl(REASONING, 60, rewards=ruled),
-            "reject": {"tasks": REASONING, "problems": 4096, "samples": 4, "per_problem": 1, "near": 1.0,
+            "reject": {"tasks": {**REASONING, **CONSTRAINED}, "problems": 4096, "samples": 4, "per_problem": 1, "near": 1.0,
                        "readable": readable, **drawn},
             "dev3": {},
             "pairs": {"tasks": {"general": 1.0, "general-zh": 1.0}, "problems": 2048, **drawn},
@@ -80,6 +84,63 @@ def r1_mini() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def r1_tiny() -> dict[str, Any]:
+    """Every stage of r1-mini in under 90 seconds, with no claim to learn: for tests and for a first look. Its base is the
+    one in the package, which knows two of the tasks and no talk, and its student's too."""
+    tasks, length = {"countdown3": 1.0, "logic": 1.0}, {"temperature": 1.0, "max_tokens": 64}
+    talk = {"samples": 4, "sampling": {**length, "max_tokens": 128}}
+    rl = {
+        "tasks": tasks,
+        "problems_per_step": 4,
+        "num_generations": 4,
+        "eval_steps": 0,
+        "save_steps": 1,
+        "sampling": length,
+    }
+    curate = {"tasks": tasks, "samples": 4, "sampling": length}
+    return {
+        "base": "base-mini",
+        "student": "base-mini",
+        "rl": {**rl, "max_steps": 2},
+        "r1": {
+            "cold": {**curate, "problems": 64}, "dev1": {"epochs": 1}, "dev2": {**rl, "max_steps": 1},
+            "reject": {**curate, "problems": 128}, "rows": 300, "dev3": {"epochs": 3, "tokens_per_step": 2048},
+            "pairs": {**talk, "tasks": {"general": 1.0}, "problems": 300, "threshold": 0.0, "samples": 6},
+            "labels": {**talk, "tasks": {"harm": 1.0}, "problems": 128},
+            "helpful": {"batch": 64}, "safety": {"kind": "pointwise", "batch": 64},
+            "reasoning": {**rl, "max_steps": 1}, "general": {**rl, "max_steps": 3, "num_generations": 2},
+            "general_tasks": {"general": 1.0, "harm": 1.0}, "student": {"epochs": 1},
+        },
+        "eval": {"tasks": ["countdown3", "harm"], "problems": 8, "samples": 2, "also_t1": False,
+                 "sampling": {"temperature": 0.6, "top_p": 0.95, "max_tokens": 64}},
+    }  # fmt: skip
+
+
+def stages(cfg: Settings) -> list[Planned]:
+    """Every stage in the order in which `pipeline` runs it."""
+    r1 = cfg.r1
+    assert r1 is not None
+    both = {**r1.general.tasks, **r1.general_tasks}
+    models = ["base", "zero", "dev1", "dev2", "dev3", "r1", *(["student"] if cfg.student else [])]
+    return [
+        Planned("zero", cfg.rl, "base"),
+        Planned("cold-start", r1.cold, "zero"),
+        Planned("dev1", r1.dev1, "base", ("cold-start",)),
+        Planned("dev2", r1.dev2, "dev1"),
+        Planned("rows", about=f"{r1.rows:,} rows that are no reasoning, written by the world's people", rows=r1.rows),
+        Planned("rejection-sampling", r1.reject, "dev2", ("rows",)),
+        Planned("dev3", r1.dev3, "base", ("rejection-sampling",)),
+        Planned("pairs", r1.pairs, "dev3"),
+        Planned("labels", r1.labels, "dev3"),
+        Planned("helpful", r1.helpful, "dev3", ("pairs",)),
+        Planned("safety", r1.safety, "dev3", ("labels",)),
+        Planned("r1-reasoning", r1.reasoning, "dev3"),
+        Planned("r1", r1.general, "r1-reasoning", ("helpful", "safety"), r1.reasoning.max_steps, both),
+        *([Planned("student", r1.student, "student base", ("rejection-sampling",))] if cfg.student else []),
+        *(Planned(f"eval-{name}", cfg.eval, name) for name in models if cfg.eval),
+    ]
+
+
 class Routed:
     """One grade for reasoning and general prompts: each task is graded by its own rewards, as the paper's equations 8 to
     10 add them up: a prompt is either the one or the other."""
@@ -91,144 +152,200 @@ class Routed:
         return self.grades[problem.tags["task"]](problem, samples)
 
 
-def _mixed(recipe: Recipe, shares: dict[str, float]) -> Any:
+def mixed(recipe: Recipe, shares: dict[str, float]) -> Any:
     from incentive.stages.evaluate import mixture
 
-    mixed: Any = mixture(shares, {n: known(recipe.tasks, n) for n in shares})
-    mixed.version = str(shares)  # other problems are another stage
-    return mixed
+    found: Any = mixture(shares, {n: known(recipe.tasks, n) for n in shares})
+    found.version = str(shares)  # other problems are another stage
+    return found
 
 
-def _ruled(recipe: Recipe, task: Any, weights: dict[str, float]) -> Routed:
+def ruled(recipe: Recipe, task: Any, weights: dict[str, float]) -> Routed:
     grade = rewards.each({**rewards.shipped(task.check), **recipe.rewards}, weights)
     return Routed(dict.fromkeys(task.tasks, grade), str(weights))
 
 
-def _held(recipe: Recipe, names: tuple[str, ...], n: int) -> Any:
-    """What no data set may share content with: the problems of the final evaluations."""
-    from incentive.curation import Held
-    from incentive.stages.evaluate import PROBLEMS
-    from incentive.tasks import distinct
-
-    return Held.of({name: distinct(known(recipe.tasks, name), PROBLEMS, "test", n) for name in names})
+def watch(tasks: Iterable[str]) -> Watch:
+    """The ground truths that no reward model sees, of those tasks: the world's rubric, and what rules check."""
+    names = tuple(tasks)
+    kinds = {"the rubric": "general", "maths": "countdown", "code": "program"}
+    truths = {what: tuple(n for n in names if n.startswith(kind)) for what, kind in kinds.items()}
+    return Watch("helpful", {what: of for what, of in truths.items() if of})
 
 
 def rows(stage: Any, section: Any, start: Artifact | None = None, data: Any = (), *, n: int, seed: int) -> Artifact:  # noqa: ARG001
-    """Rows that are no reasoning: how the world's people answer general requests, with their faults, and instructions
-    with answers that keep to them. In the place of the paper's rows from another model."""
+    """Rows that are no reasoning: how the world's people answer general requests and requests to do harm, with all their
+    faults. In the place of the paper's rows from another model."""
     from incentive import chat
     from incentive.corpus import Habits, document
     from incentive.run import write_lines
 
-    found: list[dict[str, str]] = []
+    found: list[dict[str, str | None]] = []
     i = 0
     while len(found) < n:
         d = document(seed + 1_000_003, i, Habits(wide=True))
         i += 1
         kind = (d.key or "").partition(":")[0]
-        if kind in ("general", "harm", "instruct"):
+        if kind in ("general", "harm"):
             thinking, answer = chat.split(d.response)
             if answer and answer != "none":
-                found.append({"prompt": d.prompt, "response": chat.perfect(thinking, answer), "domain": kind})
+                text = chat.perfect(thinking, answer)
+                found.append({"prompt": d.prompt, "response": text, "domain": kind, "key": d.key})
     with write_folder(stage.dir / "rows") as folder:
         write_lines(folder / "000001.jsonl.zst", found)
-    return Artifact("dataset", stage.dir / "rows", meta={"rows": len(found)})
+    return Artifact("dataset", stage.dir / "rows", meta={"rows": len(found), "written_by": "a program"})
 
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     """Every stage in its order; then the stage table."""
+    return table(artifacts(run, show, recipe))
+
+
+def base_model(cfg: Settings) -> Artifact:
+    """The base that the settings name.
+
+    Raises:
+        CheckpointError: it is missing or no checkpoint; says how to make the recipe's own.
+    """
     from incentive.model.checkpoint import CheckpointError
 
-    cfg = run.config
-    assert cfg.r1 is not None
-    assert cfg.rl is not None
     try:
-        base = base_of(cfg.base)
+        return base_of(cfg.base)
     except CheckpointError as error:
         hint = "\nMake it first: incentive run base-wide" if cfg.base == BASE else ""
         raise CheckpointError(f"{error}{hint}") from None
-    task = _mixed(recipe, cfg.rl.tasks)
-    asked = {n: known(recipe.tasks, n) for n in (cfg.eval.tasks if cfg.eval else ())}
-    preflight(run, show, base, task, _ruled(recipe, task, cfg.rl.rewards), asked)
-    models = {"base": base, **_models(run, show, recipe, cfg, base)}
+
+
+class Line:
+    """One run of the recipe: its artifacts by their stages' names, and what each has met of the evaluation sets."""
+
+    def __init__(self, run: Run, show: Show, recipe: Recipe, base: Artifact):
+        from incentive.contamination import Watch as Contamination
+        from incentive.stages.evaluate import PROBLEMS
+        from incentive.tasks import distinct
+
+        self.run, self.show, self.recipe = run, show, recipe
+        self.made: dict[str, Artifact] = {"base": base}
+        e, r1 = run.config.eval, run.config.r1
+        assert r1 is not None
+        names = dict.fromkeys((*(e.tasks if e else ()), *r1.cold.tasks, *r1.reject.tasks))
+        split, n = (e.split, e.problems) if e else ("test", 200)
+        asked = {name: distinct(known(recipe.tasks, name), PROBLEMS, split, n) for name in names}
+        self.tasks = {name: known(recipe.tasks, name) for name in (e.tasks if e else ())}
+        self.met = Contamination(run.dir / "contamination.json", asked, run.say)
+        self.met.base(base)
+
+    def stage(
+        self, name: str, fn: Callable[..., Artifact], section: Any, by: tuple[Artifact, ...] = (), **kw: Any
+    ) -> Artifact:
+        """A stage that fine-tunes or makes data, after a look at what it is about to learn from. `by` grades its answers."""
+        self.show({"phase": "begin", "stage": name})
+        if isinstance(section, SFT):
+            self.met.rows(name, kw["data"])
+        elif isinstance(section, Prefer):  # a reward model's prompts
+            self.met.drawn(name, kw["task"], self.run.config.seed, section.problems)
+        made = self.run.stage(name, partial(fn, show=self.show), section, template=self.run.config.template, **kw)
+        self.made[name] = self.met.made(name, made, by)
+        return self.made[name]
+
+    def reinforce(self, name: str, section: RL, start: Artifact, by: tuple[Artifact, ...] = (), **kw: Any) -> Artifact:
+        """An RL stage. By default its problems are the section's tasks, graded by the section's rewards."""
+        from incentive.contamination import drawn_by
+        from incentive.stages.rl import rl
+
+        task = kw.pop("task", None) or mixed(self.recipe, section.tasks)
+        grade = kw.pop("grade", None) or ruled(self.recipe, task, section.rewards)
+        self.show(
+            {"phase": "begin", "stage": name, "metrics": self.run.dir / name / "metrics.jsonl", "section": section}
+        )
+        self.met.drawn(name, task, self.run.config.seed, drawn_by(section))
+        how: dict[str, Any] = {"start": start, "task": task, "grade": grade, "template": self.run.config.template, **kw}
+        made = self.run.stage(name, partial(rl, show=self.show), section, **how)
+        self.made[name] = self.met.made(name, made, by)
+        return self.made[name]
+
+    def evaluate(self, name: str, model: Artifact) -> dict[str, Any]:
+        """The results of stage `eval-NAME`, with what the model has met beside each score."""
+        from incentive.stages.evaluate import evaluate
+
+        cfg = self.run.config
+        self.show({"phase": "begin", "stage": f"eval-{name}"})
+        fn = partial(evaluate, contaminated=self.met.beside(model), show=self.show)
+        made = self.run.stage(f"eval-{name}", fn, cfg.eval, start=model, tasks=self.tasks, template=cfg.template)
+        found: dict[str, Any] = made.meta["results"]
+        return found
+
+
+def table(line: Line) -> dict[str, Any]:
+    """Evaluate the recipe's models; the summary with the stage table."""
+    cfg = line.run.config
+    assert cfg.rl is not None
+    assert cfg.r1 is not None
+    models = {name: line.made[name] for name in MODELS if name in line.made}
     rl = {"zero": cfg.rl, "dev2": cfg.r1.dev2, "r1-reasoning": cfg.r1.reasoning, "r1": cfg.r1.general}
     steps = [cfg.rl.max_steps, cfg.r1.dev2.max_steps, cfg.r1.general.max_steps]  # the last counts both of its parts
     found: dict[str, Any] = {"stages": list(models), "steps": sum(steps)}
     if cfg.eval:
-        found["table"] = {name: _evaluated(run, show, recipe, cfg, name, model) for name, model in models.items()}
+        found["table"] = {name: line.evaluate(name, model) for name, model in models.items()}
         found |= {"before": found["table"]["base"], "after": found["table"]["zero"]}
-    return summary(run, base.path, found, rl) | {"table": found.get("table", {})}
+    return summary(line.run, models["base"].path, found, rl) | {"table": found.get("table", {})}
 
 
-def _evaluated(run: Run, show: Show, recipe: Recipe, cfg: Settings, name: str, model: Artifact) -> dict[str, Any]:
-    from incentive.stages.evaluate import evaluate
+def general_grades(helpful: Artifact, safety: Artifact) -> dict[str, rewards.Grade]:
+    """What grades a prompt that no rule checks: `helpful`, and for requests to do harm `safe`."""
+    from incentive.model_reward import later
 
-    assert cfg.eval is not None
-    show({"phase": "begin", "stage": f"eval-{name}"})
-    tasks = {n: known(recipe.tasks, n) for n in cfg.eval.tasks}
-    made = run.stage(
-        f"eval-{name}", partial(evaluate, show=show), cfg.eval, start=model, tasks=tasks, template=cfg.template
-    )
-    found: dict[str, Any] = made.meta["results"]
-    return found
+    parts: dict[str, rewards.Reward] = {"helpful": later(helpful.path), "safe": later(safety.path)}
+    parts["format"] = rewards.format_
+    return {kind: rewards.each(parts, {kind: 1.0, "format": 0.2}) for kind in ("helpful", "safe")}
 
 
-def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact) -> dict[str, Artifact]:
-    """From R1-Zero to R1 and the student, by name."""
+def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
+    """From the base to R1 and the student."""
     from incentive import proxy
-    from incentive.model_reward import ModelReward
     from incentive.restyle import restyle
     from incentive.stages.curate import curate
     from incentive.stages.prefer import labels, pairs
     from incentive.stages.reward_model import reward_model
-    from incentive.stages.rl import rl
     from incentive.stages.sft import sft
 
-    r1 = cfg.r1
+    cfg, r1 = run.config, run.config.r1
     assert r1 is not None
     assert cfg.rl is not None
-    held = _held(recipe, tuple({**r1.cold.tasks, **r1.reject.tasks}), cfg.eval.problems if cfg.eval else 200)
-
-    def stage(name: str, fn: Callable[..., Artifact], section: Any, **kw: Any) -> Artifact:
-        rl_ = {"metrics": run.dir / name / "metrics.jsonl", "section": section} if fn is rl else {}
-        show({"phase": "begin", "stage": name, **rl_})
-        return run.stage(name, partial(fn, show=show), section, template=cfg.template, **kw)
-
-    def reinforced(name: str, section: Any, start: Artifact, grade: Any = None, **kw: Any) -> Artifact:
-        task = kw.pop("task", None) or _mixed(recipe, section.tasks)
-        return stage(
-            name, rl, section, start=start, task=task, grade=grade or _ruled(recipe, task, section.rewards), **kw
-        )
-
-    zero_ = reinforced("zero", cfg.rl, base)
-    drawn = _mixed(recipe, r1.cold.tasks)
+    base = base_model(cfg)
+    line = Line(run, show, recipe, base)
+    task = mixed(recipe, cfg.rl.tasks)
+    preflight(run, show, base, task, ruled(recipe, task, cfg.rl.rewards), line.tasks)
+    stage, reinforce, held = line.stage, line.reinforce, line.met.held
+    zero_ = reinforce("zero", cfg.rl, base)
+    drawn = mixed(recipe, r1.cold.tasks)
     cold = stage("cold-start", curate, r1.cold, start=zero_, task=drawn, rewrite=restyle, held=held)
     dev1 = stage("dev1", sft, r1.dev1, start=base, data=[cold])
-    dev2 = reinforced("dev2", r1.dev2, dev1)
+    dev2 = reinforce("dev2", r1.dev2, dev1)
+    show({"phase": "begin", "stage": "rows"})
     more = run.stage("rows", rows, None, n=r1.rows, seed=cfg.seed)
-    drawn = _mixed(recipe, r1.reject.tasks)
+    drawn = mixed(recipe, r1.reject.tasks)
     large = stage("rejection-sampling", curate, r1.reject, start=dev2, task=drawn, data=[more],
                   form=rewards.summarised, held=held)  # fmt: skip
     dev3 = stage("dev3", sft, r1.dev3, start=base, data=[large])
-    compared = stage(
-        "pairs", pairs, r1.pairs, start=dev3, task=_mixed(recipe, r1.pairs.tasks), judge=proxy.Helpful(run.config.seed)
-    )
-    labelled = stage("labels", labels, r1.labels, start=dev3, task=_mixed(recipe, r1.labels.tasks), label=proxy.safe)
+    asked, judge = mixed(recipe, r1.pairs.tasks), proxy.Helpful(cfg.seed)
+    compared = stage("pairs", pairs, r1.pairs, start=dev3, task=asked, judge=judge)
+    labelled = stage("labels", labels, r1.labels, start=dev3, task=mixed(recipe, r1.labels.tasks), label=proxy.safe)
     helpful = stage("helpful", reward_model, r1.helpful, start=dev3, data=[compared])
     safety = stage("safety", reward_model, r1.safety, start=dev3, data=[labelled])
-    first = reinforced("r1-reasoning", r1.reasoning, dev3)
-    both = _mixed(recipe, {**r1.general.tasks, **r1.general_tasks})
-    parts: dict[str, rewards.Reward] = {"helpful": ModelReward(helpful.path), "safe": ModelReward(safety.path)}
-    parts["format"] = rewards.format_
+    first = reinforce("r1-reasoning", r1.reasoning, dev3)
+    both = mixed(recipe, {**r1.general.tasks, **r1.general_tasks})
     by_rule = rewards.each({**rewards.shipped(both.check), **recipe.rewards}, r1.general.rewards)
-    by_model = {kind: rewards.each(parts, {kind: 1.0, "format": 0.2}) for kind in ("helpful", "safe")}
+    by_model = general_grades(helpful, safety)
     grades = {
         n: by_rule if n in r1.general.tasks else by_model["safe" if n in r1.labels.tasks else "helpful"]
         for n in both.tasks
     }
     told = Routed(grades, f"{r1.general.rewards} {helpful.key} {safety.key}")
-    last = reinforced("r1", r1.general, dev3, told, task=both, continue_from=first)
-    made = {"zero": zero_, "dev1": dev1, "dev2": dev2, "dev3": dev3, "r1": last}
+    how: dict[str, Any] = {"grade": told, "task": both, "continue_from": first, "watch": watch(both.tasks)}
+    reinforce("r1", r1.general, dev3, by=(helpful, safety), **how)
     if cfg.student:
-        made["student"] = stage("student", sft, r1.student, start=base_of(cfg.student), data=[large])
-    return made
+        student = base_of(cfg.student)
+        line.met.base(student, "student's corpus")
+        stage("student", sft, r1.student, start=student, data=[large])
+    return line

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incentive import ledger
+from incentive.ahead import Planned
 from incentive.config import ConfigError
+from incentive.config import Run as Settings
 from incentive.recipes.base import Recipe, Show, near
 from incentive.run import Artifact, Run, folder_key, write_json
 
@@ -177,19 +179,6 @@ def grade_of(recipe: Recipe, mixture: Any, weights: dict[str, float]) -> Any:
     return rewards.each(found, weights)
 
 
-def check_names(recipe: Recipe, settings: Any) -> None:
-    """Every task and reward that the settings name exists; no torch.
-
-    Raises:
-        ConfigError, TaskError: one does not.
-    """
-    for section in (settings.rl, settings.collect, settings.eval):
-        for name in section.tasks if section else ():
-            known(recipe.tasks, name)
-    if settings.rl:
-        grade_of(recipe, known(recipe.tasks, next(iter(settings.rl.tasks))), settings.rl.rewards)
-
-
 class _Tagged:
     """A user's task. Its problems say which task they belong to: a mixture asks. An error in it names it and the line,
     but for its check, whose faults are counted."""
@@ -250,6 +239,12 @@ def parts(recipe: Recipe, settings: Any) -> tuple[Artifact, Any, Any, dict[str, 
         mixed.version = " ".join(versions)  # changed problems are another stage
     grade = grade_of(recipe, mixed, settings.rl.rewards) if mixed else None
     return base_of(settings.base), mixed, grade, {n: tasks[n] for n in (settings.eval.tasks if settings.eval else ())}
+
+
+def stages(cfg: Settings) -> list[Planned]:
+    learnt = [Planned("zero", cfg.rl, "base")] if cfg.rl else []
+    before = [Planned("before", cfg.eval, "base")] if cfg.eval else []
+    return [*before, *learnt, *([Planned("after", cfg.eval, "zero")] if cfg.eval and cfg.rl else [])]
 
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
@@ -340,6 +335,17 @@ def rejection_mini() -> dict[str, Any]:
         "sft": {},
         "eval": {"tasks": list(tasks), "sampling": {"temperature": 0.6, "top_p": 0.95, **longest}},
     }
+
+
+def rounds(cfg: Settings) -> list[Planned]:
+    assert cfg.collect is not None
+    n = cfg.collect.rounds
+    part = cfg.collect.model_copy(update={"problems": max(1, cfg.collect.problems // n)})
+    made = [Planned("before", cfg.eval, "base")] if cfg.eval else []
+    for i in range(1, n + 1):
+        made.append(Planned(f"collect-{i}", part, f"sft-{i - 1}" if i > 1 else "base"))
+        made.append(Planned(f"sft-{i}", cfg.sft, "base", tuple(f"collect-{j}" for j in range(1, i + 1))))
+    return [*made, *([Planned("after", cfg.eval, f"sft-{n}")] if cfg.eval else [])]
 
 
 def rejection(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:

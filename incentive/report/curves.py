@@ -7,6 +7,7 @@ from collections.abc import Callable
 from incentive.measure import MINI_WORDS, PAPER_WORDS, wilson
 from incentive.report import svg
 from incentive.report.markup import Html, amount, details, figure, join, section, share, tag
+from incentive.report.paper import MODELS
 from incentive.report.read import RunFiles, StageFiles
 from incentive.report.svg import Point, Series
 
@@ -195,28 +196,68 @@ def _health(stage: StageFiles) -> Html:
 
 
 def _pretraining(stage: StageFiles) -> Html:
+    loss = "nll" if stage.series("nll") else "loss"
     figures = [
-        figure(_one(stage, "nll", "loss", colour=TASK), "Loss, nats per token", "", ends(stage.series("nll"), amount)),
+        figure(_one(stage, loss, "loss", colour=TASK), LOSSES[loss], "", ends(stage.series(loss), amount)),
+        figure(_one(stage, "accuracy", "accuracy", True, TASK), "Right on the step's records", "", ends(stage.series("accuracy"), share)),
         figure(_one(stage, "grad_norm", "gradient norm", colour=INK), "Gradient norm, before clipping"),
         figure(_one(stage, "learning_rate", "learning rate", colour=INK), "Learning rate"),
-    ]
+    ]  # fmt: skip
     return join(figures)
 
 
+LOSSES = {"nll": "Loss, nats per token", "loss": "Loss, nats per record"}
+ACROSS = (
+    ("rewards/accuracy/mean", "Right answers", "Training: tasks and temperature may differ between stages.", share, 1.0),
+    ("completions/mean_length", "Length of a response, in tokens", "", amount, None),
+    ("emergence/consistent", "Thoughts in their prompt's language", "Share with 95% or more of their words in it.", share, 1.0),
+    ("emergence/reflections_per_response", "Reflective words per response", "", amount, None),
+)  # fmt: skip
+
+
+def _across(stages: list[StageFiles]) -> Html:
+    """The RL stages one after the other on one axis of steps."""
+    figures = []
+    for key, title, note, say, high in ACROSS:
+        series, before = [], 0.0
+        for i, stage in enumerate(stages):
+            points = [(x, y) for x, y in stage.series(key) if x > 0]
+            steps = [row["step"] for row in stage.rows if row["step"] > 0]
+            first = min(steps, default=1) - 1  # a stage that goes on with another's steps counts on
+            name = MODELS.get(stage.name, stage.name)
+            series.append(Series(name, [(x - first + before, y) for x, y in points], 1 + i % svg.COLOURS, smooth=True))
+            before += max(steps, default=0) - first if steps else 0
+        said = svg.percent if say is share else svg.number
+        chart = svg.line_chart(series, about=f"{title} over all RL stages", x_label="RL steps, all stages", y_format=said, y_high=high)  # fmt: skip
+        figures.append(figure(chart, title, note))
+    return tag("div", join(figures), cls="charts")
+
+
+def _block(stage: StageFiles) -> Html:
+    """One RL stage: its charts and its health."""
+    parts: list[Html] = [tag("div", _charts(stage), cls="charts")]
+    if half := svg.window(len(stage.series("reward"))):
+        lines = f"Thin lines: every step. Bold: mean of {2 * half + 1} steps. Point at a chart for its values."
+        parts.append(tag("p", lines, cls="note"))
+    return join([*parts, _health(stage)])
+
+
+def _named(stage: StageFiles) -> str:
+    n = len({row["step"] for row in stage.rows if row["step"] > 0})
+    return f"Stage {MODELS.get(stage.name, stage.name)}, {n:,} step{'s' if n != 1 else ''}"
+
+
 def curves(run: RunFiles) -> Html:
-    """One block for each stage that learns."""
+    """One block for each stage that learns; where several reinforce, first all of them on one axis, then each to unfold."""
+    reinforced = [s for s in run.of("rl") if s.rows]
+    tuned = [s for s in run.stages if s.kind in ("pretrain", "sft", "reward", "other") and s.rows and _pretraining(s)]
     parts: list[str] = []
-    learning = [s for s in run.stages if s.kind in ("rl", "pretrain", "other") and s.rows]
-    for stage in learning:
-        charts = _charts(stage) if stage.kind == "rl" else _pretraining(stage)
-        if not charts:
-            continue
-        steps = max(row["step"] for row in stage.rows)
-        parts.append(tag("h3", f"Stage {stage.name}, {steps:,} steps"))
-        parts.append(tag("div", charts, cls="charts"))
-        if stage.kind == "rl":
-            if half := svg.window(len(stage.series("reward"))):
-                lines = f"Thin lines: every step. Bold: mean of {2 * half + 1} steps. Point at a chart for its values."
-                parts.append(tag("p", lines, cls="note"))
-            parts.append(_health(stage))
+    if len(reinforced) < 2:
+        for stage in (s for s in run.stages if s in reinforced or s in tuned):
+            shown = _block(stage) if stage.kind == "rl" else tag("div", _pretraining(stage), cls="charts")
+            parts += [tag("h3", _named(stage)), shown]
+        return section("curves", "While it learned", *parts)
+    parts = [tag("h3", "All RL stages, one after the other"), _across(reinforced)]
+    parts += [details(_named(s), _block(s), open_=s is reinforced[0]) for s in reinforced]
+    parts += [details(_named(s), tag("div", _pretraining(s), cls="charts")) for s in tuned]
     return section("curves", "While it learned", *parts)

@@ -6,10 +6,11 @@ import re
 from typing import Any
 
 from incentive import ledger
-from incentive.report import svg
+from incentive.report import svg, whole
 from incentive.report.markup import (
     Html,
     amount,
+    details,
     esc,
     factor,
     figure,
@@ -23,6 +24,8 @@ from incentive.report.markup import (
     tag,
 )
 from incentive.report.read import RunFiles, StageFiles, base_parameters
+from incentive.report.stages import models, tasks_of
+from incentive.report.stages import title as model_name
 from incentive.report.svg import Dot, Series
 
 Results = dict[str, Any]
@@ -51,10 +54,12 @@ def _steps(stage: StageFiles) -> int:
 
 def _story(run: RunFiles) -> Html:
     """What was trained, from what, on which problems, in a few sentences."""
-    trained, base = run.of("rl"), _base(run)
+    trained, base, found = run.of("rl"), _base(run), models(run)
     size = run.parameters or base_parameters(run.config.get("base"))
     model = f"the language model {base}" if run.config.get("base") else "a language model"
     model += f", {size / 1e6:.2f} million parameters," if size else ""
+    if found or len(trained) > 1:
+        return whole.story(run, model)
     if not trained:
         made = run.of("pretrain")
         if made:
@@ -110,6 +115,8 @@ def _card(task: str, old: Results | None, new: Results | None) -> Html:
 def _cards(run: RunFiles) -> Html:
     found = run.evaluations()
     old, new = found.get("before", {}), found.get("after", {})
+    if by_model := models(run):
+        return whole.cards(by_model)
     if not old and not new and found:
         new = list(found.values())[-1]
     tasks = list(dict.fromkeys([*old, *new]))
@@ -127,7 +134,7 @@ def _cards(run: RunFiles) -> Html:
 
 
 def _facts(run: RunFiles) -> Html:
-    learning = [s for s in run.stages if s.kind in ("rl", "pretrain", "other")]
+    learning = [s for s in run.stages if s.kind != "eval"]
     costs = [c for s in learning if (c := run.costs(s))]
     total, whole = sum(costs, ledger.Costs()), sum((c for s in run.stages if (c := run.costs(s))), ledger.Costs())
     facts: list[tuple[str, str]] = []
@@ -173,12 +180,20 @@ def _preflight(run: RunFiles) -> Html:
         )
     if not leaks:
         text += " This run records no check of it."
+    if asked := run.contamination.get("evaluation"):
+        training = run.contamination.get("training") or {}
+        met = sum(sum(how.values()) for t in training.values() if t for how in t["met"].values())
+        text += f" Of {sum(asked.values()):,} evaluation problems, training sets hold {met:,} ({len(training)} sets looked at)."
     items = []
     for item in [*leaks, *(p for p in run.preflight if p not in leaks)]:
         mark = MARKS.get(str(item.get("level", "")).lower(), "·")
         advice = f" — {item['advice']}" if item.get("advice") else ""
         items.append(tag("li", tag("span", mark, cls="mark"), plain(f"{item.get('what', '')}{advice}")))
     listed = tag("ul", join(items), cls="list") if items else ""
+    if len(items) > 4:
+        bad = sum(str(p.get("level", "")).lower() not in ("ok", "pass", "info") for p in run.preflight)
+        head = f"{len(items)} checks before the first step: {f'{bad} to look at' if bad else 'all in order'}"
+        listed = details(head, listed, open_=bad > 0)
     return join([tag("p", text), esc(listed) if listed else Html("")])
 
 
@@ -191,7 +206,9 @@ def headline(run: RunFiles) -> Html:
     found = run.evaluations()
     old, new = found.get("before", {}), found.get("after", {})
     both = [t for t in old if t in new]
-    if both:
+    if by_model := models(run):
+        title = whole.headline(by_model)
+    elif both:
         t = both[0]
         a, b = share(old[t]["pass@1"], 0), share(new[t]["pass@1"], 0)
         title = f"{t}: from {a} right to {b}, by reward alone" if run.of("rl") else f"{t}: from {a} right to {b}"
@@ -233,6 +250,7 @@ def _metrics(results: list[Results]) -> list[tuple[str, str, str]]:
         ("ended by itself", "stop.stop", "share"),
         ("cut at the length cap", "stop.length", "share"),
         ("not gradable", "ungraded", "amount"),
+        ("problems seen in training", "contaminated.met", "amount"),
     ]
     return [row for row in rows if any(_at(r, row[1]) is not None for r in results)]
 
@@ -288,8 +306,9 @@ def _pass_curve(task: str, columns: dict[str, Results]) -> str:
 
 
 def evaluation(run: RunFiles) -> Html:
-    found = run.evaluations()
-    tasks = list(dict.fromkeys(t for by_task in found.values() for t in by_task))
+    many = models(run)
+    found = {model_name(m): by_task for m, by_task in many.items()} or run.evaluations()
+    tasks = tasks_of(many) or list(dict.fromkeys(t for by_task in found.values() for t in by_task))
     if not tasks:
         return Html("")
     some = next(r for by_task in found.values() for r in by_task.values())
@@ -300,6 +319,23 @@ def evaluation(run: RunFiles) -> Html:
         else "",
         "pass@k is unbiased; maj@k is a majority vote; intervals are 95%, with a problem as the unit.",
     ]
+    parts: list[str] = [tag("p", " ".join(s for s in said if s), cls="note")]
+    tables = {task: _columns(found, task) for task in tasks}
+    note = "Chance of at least one right answer among k."
+    if many:  # the stage table has the scores
+        for task, columns in tables.items():
+            chart = tag("div", figure(_pass_curve(task, columns), f"pass@k, {task}", note), cls="wide")
+            parts.append(details(plain(task), chart, _table(columns)))
+        return section("evaluation", "Every benchmark in full", *parts)
+    parts.append(tag("div", figure(_dumbbells(found, tasks), "pass@1, with 95% intervals"), cls="wide"))
+    charts = [figure(_pass_curve(task, columns), f"pass@k, {task}", note) for task, columns in tables.items()]
+    parts.append(tag("div", join(charts), cls="charts"))
+    for task, columns in tables.items():
+        parts += [tag("h3", task), _table(columns)]
+    return section("evaluation", "Before and after", *parts)
+
+
+def _dumbbells(found: dict[str, dict[str, Results]], tasks: list[str]) -> str:
     rows = []
     names = list(found)
     for task in tasks:
@@ -311,16 +347,7 @@ def evaluation(run: RunFiles) -> Html:
                 colour = 0 if name == "before" else len(names) - names.index(name)
                 dots.append(Dot(name, value, low, high, colour, hollow=name == "before"))
         rows.append((task, dots))
-    parts: list[str] = [tag("p", " ".join(s for s in said if s), cls="note")]
-    dumbbells = svg.dot_chart(rows, about="pass@1 with 95% intervals")
-    parts.append(tag("div", figure(dumbbells, "pass@1, with 95% intervals"), cls="wide"))
-    note = "Chance of at least one right answer among k."
-    tables = {task: _columns(found, task) for task in tasks}
-    charts = [figure(_pass_curve(task, columns), f"pass@k, {task}", note) for task, columns in tables.items()]
-    parts.append(tag("div", join(charts), cls="charts"))
-    for task, columns in tables.items():
-        parts += [tag("h3", task), _table(columns)]
-    return section("evaluation", "Before and after", *parts)
+    return svg.dot_chart(rows, about="pass@1 with 95% intervals")
 
 
 # controls and skills

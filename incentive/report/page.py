@@ -10,17 +10,23 @@ from pathlib import Path
 
 from incentive.report import outcome, record
 from incentive.report.curves import curves
+from incentive.report.data import data
 from incentive.report.document import document
 from incentive.report.limits import limits
+from incentive.report.lineage import lineage
 from incentive.report.markup import Html, join, plain, tag
 from incentive.report.read import RunFiles, read_run
 from incentive.report.samples import samples
+from incentive.report.stages import markdown, stages
 from incentive.run import RunError, write_atomic
 
 NAMES = {
+    "stages": "Stage table",
+    "lineage": "Lineage",
     "curves": "Curves",
     "samples": "Samples",
-    "evaluation": "Before and after",
+    "data": "Data",
+    "evaluation": "Evaluation",
     "limits": "Limits",
     "controls": "Controls",
     "skills": "Base model",
@@ -33,8 +39,11 @@ NAMES = {
 def page(run: RunFiles) -> str:
     """The whole HTML document."""
     sections = {
+        "stages": stages(run),
+        "lineage": lineage(run),
         "curves": curves(run),
         "samples": samples(run),
+        "data": data(run),
         "evaluation": outcome.evaluation(run),
         "limits": limits(run.limits),
         "controls": outcome.controls(run),
@@ -54,7 +63,8 @@ def page(run: RunFiles) -> str:
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write `report.html` into a run directory, finished or not, and return its path.
+    """Write `report.html` into a run directory, finished or not, and return its path; `table.md`, the stage table, beside
+    it where the run has evaluated stages.
 
     Raises:
         RunError: there is no such directory, or it cannot be written to.
@@ -62,6 +72,8 @@ def write_report(run_dir: Path) -> Path:
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise RunError(f"{run_dir}: no such run directory\nGive the folder that --run named.")
-    path = run_dir / "report.html"
-    write_atomic(path, page(read_run(run_dir)))
+    path, run = run_dir / "report.html", read_run(run_dir)
+    if told := markdown(run):
+        write_atomic(run_dir / "table.md", told)
+    write_atomic(path, page(run))
     return path

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,8 +17,10 @@ import zstandard
 from incentive import config, ledger
 from incentive.records import Group, group_from_json
 
-Kind = Literal["rl", "pretrain", "eval", "other"]
+Kind = Literal["rl", "pretrain", "sft", "eval", "curate", "prefer", "reward", "other"]
 Row = dict[str, Any]
+SECTIONS = {"cold-start": "cold", "rejection-sampling": "reject", "r1-reasoning": "reasoning", "r1": "general"}
+_KEY = re.compile(r"\b[0-9a-f]{16}\b")  # of an artifact
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class StageFiles:
     torn: int  # lines of it that could not be read
     about: dict[str, Any]  # stage.json
     done: dict[str, Any]  # done.json; {} while it is not
-    results: dict[str, Any]  # results.json of an evaluation
+    results: dict[str, Any]  # results.json of an evaluation, by task
+    told: dict[str, Any]  # results.json as it stands
     parameters: int | None
 
     def series(self, key: str) -> list[tuple[float, float]]:
@@ -74,6 +77,7 @@ class RunFiles:
     limits: dict[str, Any]
     stages: list[StageFiles]  # in the order of the flow
     aside: list[str]  # folders of stages under other settings
+    contamination: dict[str, Any]
 
     def of(self, kind: Kind) -> list[StageFiles]:
         return [s for s in self.stages if s.kind == kind]
@@ -175,36 +179,74 @@ def _kind(section: dict[str, Any], rows: list[Row], results: dict[str, Any]) -> 
         return "rl"
     if results or {"samples", "split"} <= section.keys() or any("time/evaluate" in row for row in rows[:1]):
         return "eval"
+    if section.get("kind") in ("pairwise", "pointwise"):
+        return "reward"
+    if "readable" in section or "threshold" in section:
+        return "curate" if "readable" in section else "prefer"
+    if "epochs" in section:
+        return "sft"
     return "pretrain" if "documents" in section or any("nll" in row for row in rows[:50]) else "other"
 
 
 def _stage(folder: Path, settings: dict[str, Any]) -> StageFiles:
     about, done = _dict(read_json(folder / "stage.json")), _dict(read_json(folder / "done.json"))
     rows, torn = _rows(folder / "metrics.jsonl")
-    results = _tasks(read_json(folder / "results.json"))
+    told = _dict(read_json(folder / "results.json"))
+    results = _tasks(told)
     section = _dict(_dict(about.get("of")).get("section"))
     kind = _kind(section, rows, results)
-    section = {**_dict(settings.get(kind)), **section}
-    return StageFiles(folder.name, folder, kind, section, rows, torn, about, done, results, _parameters(folder))
+    own = _dict(settings.get("r1")).get(SECTIONS.get(folder.name, folder.name), settings.get(kind))
+    section = {**_dict(own), **section}  # stage.json leaves out what counts in no key, max_steps say
+    return StageFiles(folder.name, folder, kind, section, rows, torn, about, done, results, told, _parameters(folder))
 
 
 def inputs(stage: StageFiles) -> list[str]:
     """Keys of what a stage was made from."""
-    of = _dict(_dict(stage.about.get("of")).get("inputs"))
+    of = given(stage)
     found = [of.get("start"), *(of.get("data") or [] if isinstance(of.get("data"), list) else [])]
     found += stage.done.get("inputs") or []
     return list(dict.fromkeys(k for k in found if isinstance(k, str) and k))
 
 
+def given(stage: StageFiles) -> dict[str, Any]:
+    """Its inputs by name, as its key hashes them."""
+    return _dict(_dict(stage.about.get("of")).get("inputs"))
+
+
+def graders(stage: StageFiles) -> list[str]:
+    """What of its inputs looks like a key but is neither weights nor data: a reward model in a grade, say."""
+    more = (v for name, v in given(stage).items() if name not in ("start", "data") and isinstance(v, str))
+    return [k for text in more for k in _KEY.findall(text) if k not in inputs(stage)]
+
+
+def makers(stages: Iterable[StageFiles]) -> dict[str, StageFiles]:
+    """Stages by the key of what they made."""
+    return {s.done["artifact"]: s for s in stages if isinstance(s.done.get("artifact"), str)}
+
+
 def _in_order(stages: list[StageFiles]) -> list[StageFiles]:
-    """After what they were made from; `before` ahead of its equals."""
-    made = {s.done["artifact"]: s for s in stages if isinstance(s.done.get("artifact"), str)}
+    """After what they were made from, as the recipe runs them: `before` ahead of all, other evaluations in the end."""
+    made = makers(stages)
+    parents = {s.name: [made[k] for k in (*inputs(s), *graders(s)) if k in made and made[k] is not s] for s in stages}
+    used = {p.name for s in stages if s.kind != "eval" for p in parents[s.name]}
+    found: dict[str, StageFiles] = {}
 
     def depth(stage: StageFiles, seen: frozenset[str] = frozenset()) -> int:
-        parents = [made[k] for k in inputs(stage) if k in made and made[k].name not in seen | {stage.name}]
-        return max((1 + depth(p, seen | {stage.name}) for p in parents), default=int(stage.kind != "pretrain"))
+        up = [p for p in parents[stage.name] if p.name not in seen | {stage.name}]
+        return max((1 + depth(p, seen | {stage.name}) for p in up), default=0)
 
-    return sorted(stages, key=lambda s: (s.name == "after", depth(s), s.name != "before", s.name))
+    def visit(stage: StageFiles, seen: frozenset[str] = frozenset()) -> None:
+        for p in parents[stage.name]:
+            if p.name not in found and p.name not in seen:
+                visit(p, seen | {stage.name})
+        found.setdefault(stage.name, stage)
+
+    ends = [s for s in stages if s.kind == "eval" or s.name not in used]
+    for stage in sorted(ends, key=lambda s: (s.kind == "eval", -depth(s) if s.kind != "eval" else depth(s), s.name)):
+        visit(stage)
+    for stage in stages:  # in a circle, which only a torn file can tell of
+        found.setdefault(stage.name, stage)
+    return sorted(found.values(), key=lambda s: (s.name != "before", s.name == "after"))
 
 
 def _skills(folder: Path, stages: list[StageFiles]) -> dict[str, Any]:
@@ -237,6 +279,7 @@ def read_run(folder: Path) -> RunFiles:
         limits=_dict(read_json(folder / "limits.json")),
         stages=stages,
         aside=aside,
+        contamination=_dict(read_json(folder / "contamination.json")),
     )
 
 

@@ -12,9 +12,10 @@ from pydantic import BaseModel
 from incentive import config, ledger
 from incentive.report import svg
 from incentive.report.curves import PHASES
-from incentive.report.markup import Html, details, esc, figure, join, plain, section, table, tag
+from incentive.report.lineage import keys
+from incentive.report.markup import Html, details, esc, figure, join, plain, section, share, table, tag
 from incentive.report.outcome import money
-from incentive.report.read import RunFiles, StageFiles, inputs
+from incentive.report.read import RunFiles, StageFiles
 from incentive.report.sources import fact
 
 VERDICTS = {"as": "as the paper", "differs": "differs", "open": "paper open"}
@@ -102,6 +103,7 @@ def cost(run: RunFiles) -> Html:
         return [
             name,
             ledger.duration(c.seconds),
+            share(c.seconds / total.seconds if total.seconds else None, 0),
             f"{c.core_hours:.3f}",
             *tokens,
             f"{c.flops:.2e}",
@@ -109,7 +111,7 @@ def cost(run: RunFiles) -> Html:
             money(c.money),
         ]
 
-    columns = ["stage", "wall time", "core-hours", "prompt tokens", "sampled", "trained", "FLOPs", "energy", "money"]
+    columns = ["stage", "wall time", "share", "core-hours", "prompt tokens", "sampled", "trained", "FLOPs", "energy", "money"]
     rows = [row(n, c) for n, c in costs.items()]
     whole = [row("together", total)] if len(costs) > 1 else []
     phases = [(name, list(_phases(c).items())) for name, c in costs.items()]
@@ -126,14 +128,39 @@ def cost(run: RunFiles) -> Html:
         notes.append("No weights lie in this run yet, so FLOPs could not be counted.")
     if broken:
         notes.append(f"The metrics of {', '.join(broken)} cannot be costed.")
-    parts: list[str] = [table(columns, [*rows, *whole], "numbers", [*([""] * len(rows)), "total"])] if costs else []
+    parts: list[str] = [tag("p", longest(run, costs))] if len(costs) > 3 else []
+    parts += [table(columns, [*rows, *whole], "numbers", [*([""] * len(rows)), "total"])] if costs else []
     parts += [tag("p", n, cls="note") for n in notes]
-    chart = svg.bar_chart(phases, about="wall time of each stage by phase", x_format=ledger.duration, colours=PHASES)
+    ends = {name: f"{ledger.duration(c.seconds)}, {share(c.seconds / total.seconds, 0)}" for name, c in costs.items() if c.seconds}
+    chart = svg.bar_chart(
+        phases, about="wall time of each stage by phase", x_format=ledger.duration, colours=PHASES, ends=ends
+    )
     parts.append(tag("div", figure(chart, "Wall time by phase"), cls="wide"))
     for name, c in costs.items():
         if c.phases:
             parts.append(details(f"Ledger of {name}", table(["", ""], ledger.table(c))))
     return section("cost", "What it cost", *parts)
+
+
+AIM = 20 * 60.0  # seconds that the whole of r1-mini is to take on two cores
+
+
+def longest(run: RunFiles, costs: dict[str, ledger.Costs]) -> str:
+    """How long the whole took and where most of it went."""
+    total = sum(costs.values(), ledger.Costs()).seconds
+    evaluated = {s.name for s in run.of("eval")}
+    name = max(costs, key=lambda n: costs[n].seconds)
+    phases = _phases(costs[name])
+    most = max(phases, key=lambda p: phases[p])
+    tested = sum(c.seconds for n, c in costs.items() if n in evaluated)
+    text = f"{ledger.duration(total)} in all. The longest stage is {name}, {ledger.duration(costs[name].seconds)} or {share(costs[name].seconds / total, 0)}"  # fmt: skip
+    text += f", most of it {most} ({share(phases[most] / costs[name].seconds, 0)})." if len(phases) > 1 else "."
+    if evaluated:
+        text += f" Evaluation took {share(tested / total, 0)}."
+    if run.about.get("recipe") == "r1-mini" and run.done:
+        over = total - AIM
+        text += f" The aim is 20 minutes on two cores; this is {ledger.duration(abs(over))} {'over' if over > 0 else 'under'} it, on {run.cores}."  # fmt: skip
+    return text
 
 
 def _phases(c: ledger.Costs) -> dict[str, float]:
@@ -178,17 +205,6 @@ def warnings(run: RunFiles) -> list[str]:
     return out
 
 
-def _lineage(run: RunFiles) -> Html:
-    made = {s.done["artifact"]: s.name for s in run.stages if isinstance(s.done.get("artifact"), str)}
-    base, rows = plain(run.config.get("base", "")), []
-    for s in run.stages:
-        names = [made.get(k) or f"{base or 'outside'} ({k[:8]})" for k in inputs(s)]
-        result = f"{s.done.get('kind', '')} {str(s.done.get('artifact', ''))[:8]}".strip() if s.done else "not done yet"
-        steps = max((r["step"] for r in s.rows), default=0)
-        rows.append([s.name, ", ".join(names) or "nothing", s.kind if s.kind != "other" else "", f"{steps:,}", result])
-    return table(["stage", "made from", "kind", "last step", "result"], rows) if rows else Html("")
-
-
 FILES = (
     "config.toml",
     "environment.json",
@@ -198,6 +214,8 @@ FILES = (
     "controls.json",
     "skills.json",
     "limits.json",
+    "contamination.json",
+    "table.md",
     "done.json",
 )
 STAGE_FILES = {
@@ -245,7 +263,7 @@ def surroundings(run: RunFiles) -> Html:
     if told:
         items = join(tag("li", tag("span", "!", cls="mark"), t) for t in told)
         parts += [tag("h3", "Warnings"), tag("ul", items, cls="list")]
-    if lineage := _lineage(run):
+    if lineage := keys(run):
         parts += [tag("h3", "Lineage"), lineage]
     if rows:
         parts += [tag("h3", "Environment and seed"), table(["", ""], rows)]

@@ -10,7 +10,8 @@ from statistics import median_low
 
 from incentive import chat, measure
 from incentive.records import Group, Problem, Sample, Score
-from incentive.report.markup import Html, amount, esc, join, section, tag
+from incentive.report.markup import Html, amount, details, esc, join, section, tag
+from incentive.report.paper import MODELS
 from incentive.report.read import RunFiles, StageFiles, groups
 
 GROUPS = 64  # read from a file at most
@@ -137,27 +138,38 @@ def _first_of_task(stage: StageFiles) -> dict[str, dict[str, Group]]:
     return out
 
 
-def before_after(run: RunFiles) -> Html:
-    """The same test problem before and after training: of the first 24, the one with the median gain."""
+def _through(run: RunFiles) -> dict[str, StageFiles]:
+    """The evaluations that are compared: before and after, or every model of a pipeline."""
     by_name = {s.name: s for s in run.stages}
-    if not {"before", "after"} <= by_name.keys():
+    if {"before", "after"} <= by_name.keys():
+        return {name: by_name[name] for name in ("before", "after")}
+    return {MODELS[m]: by_name[f"eval-{m}"] for m in MODELS if f"eval-{m}" in by_name}
+
+
+def before_after(run: RunFiles) -> Html:
+    """The same test problem through the models: of the first 24, the one with the median gain from the first to the last."""
+    compared = _through(run)
+    if len(compared) < 2:
         return Html("")
-    old, new = _first_of_task(by_name["before"]), _first_of_task(by_name["after"])
+    found = {name: _first_of_task(stage) for name, stage in compared.items()}
+    old, *_, new = found.values()
     rows: list[str] = []
-    for task, groups_old in old.items():
-        both = [(groups_old[k], g) for k, g in new.get(task, {}).items() if k in groups_old]
+    for task in list(old)[:6]:
+        both = [k for k in old[task] if k in new.get(task, {})]
         if not both:
             continue
-        gains = sorted(both, key=lambda pair: _rate(pair[1]) - _rate(pair[0]))
-        a, b = gains[len(gains) // 2]
-        rows += [tag("h3", task), tag("div", join([_shown("before", a), _shown("after", b)]), cls="side")]
+        gains = sorted(both, key=lambda k: _rate(new[task][k]) - _rate(old[task][k]))
+        key = gains[len(gains) // 2]
+        cards = [_shown(name, by_task[task][key]) for name, by_task in found.items() if key in by_task.get(task, {})]
+        rows += [tag("h3", task), tag("div", join(cards), cls="side")]
     if not rows:
         return Html("")
     rule = (
         "Of the first 24 test problems, the one with the median gain; of its answers the one of median length with the "
         "usual verdict."
     )
-    return join([tag("h3", "The same problem, before and after"), tag("p", rule, cls="note"), *rows])
+    words = "before and after" if len(compared) == 2 else "stage by stage"
+    return join([tag("h3", f"The same problem, {words}"), tag("p", rule, cls="note"), *rows])
 
 
 def aha(stage: StageFiles, top: int = 3) -> Html:
@@ -187,8 +199,11 @@ def aha(stage: StageFiles, top: int = 3) -> Html:
 
 def samples(run: RunFiles) -> Html:
     trained = run.of("rl")
-    parts = [part for stage in trained for part in (over_steps(stage), aha(stage))]
-    parts.append(before_after(run))
+    shown = {stage.name: join([over_steps(stage), aha(stage)]) for stage in trained}
+    parts = list(shown.values())
+    if len(trained) > 1:
+        parts = [details(f"Stage {MODELS.get(n, n)}, over its steps", part) for n, part in shown.items() if part]
+    parts.insert(0 if len(trained) > 1 else len(parts), before_after(run))
     if trained and not any(parts):
         parts = [
             tag(

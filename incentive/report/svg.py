@@ -171,7 +171,12 @@ class _Plane:
     x_range: tuple[float, float]
     y_range: tuple[float, float]
     log_x: bool
+    names: Sequence[str] = ()  # of the x values 0, 1, 2 ..., where they are no quantity
     out: list[str] = field(default_factory=list)
+
+    def x_name(self, label: str, value: float) -> str:
+        """How a hover names a place on the x axis."""
+        return self.names[int(value)] if self.names else f"{label} {number(value)}"
 
     def x(self, value: float) -> float:
         low, high = self.x_range
@@ -199,12 +204,15 @@ class _Plane:
         marks = log_ticks(max(low, 1e-12), high) if self.log_x else ticks(low, high, room)
         if not self.log_x and all(v == int(v) for v in self.x_range):
             marks = [v for v in marks if v == int(v)]  # no half steps
+        if self.names:
+            marks = [float(i) for i in range(len(self.names))]
         for v in (v for v in marks if low <= v <= high):
             x = self.x(v)
             self.out.append(
                 f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{self.bottom:.1f}" y2="{self.bottom + 4:.1f}"/>'
             )
-            self.out.append(_text(x, self.bottom + 17, number(v), ' text-anchor="middle"'))
+            said = self.names[int(v)] if self.names else number(v)
+            self.out.append(_text(x, self.bottom + 17, said, ' text-anchor="middle"'))
         self.out.append(_text((self.left + self.right) / 2, self.bottom + 33, x_label, ' text-anchor="middle"'))
 
     def hover(self, named: Sequence[tuple[str, Sequence[Point]]], x_label: str, y_format: Format) -> None:
@@ -222,7 +230,7 @@ class _Plane:
             self.out.append(
                 f'<g class="hit"><rect x="{before:.1f}" y="{self.top:.0f}" width="{max(0.1, after - before):.1f}" '
                 f'height="{self.bottom - self.top:.0f}"/><line x1="{at:.1f}" x2="{at:.1f}" {where}/>'
-                f"<title>{html.escape(x_label)} {number(x)}\n{html.escape(chr(10).join(lines))}</title></g>"
+                f"<title>{html.escape(self.x_name(x_label, x))}\n{html.escape(chr(10).join(lines))}</title></g>"
             )
 
     def labels(self, ends: Sequence[tuple[str, float, int]]) -> None:
@@ -244,10 +252,11 @@ class _Plane:
             x += 21 + len(text) * CHAR + 16
 
     def svg(self, about: str) -> str:
-        return _svg(self.size, about, self.out)
+        return drawing(self.size, about, self.out)
 
 
-def _svg(size: Size, about: str, parts: Sequence[str]) -> str:
+def drawing(size: Size, about: str, parts: Sequence[str]) -> str:
+    """An SVG element around its parts; `about` is what a screen reader says."""
     return (
         f'<svg class="chart" viewBox="0 0 {size.width:.0f} {size.height:.0f}" role="img" '
         f'aria-label="{html.escape(about)}" {size.attributes}>{"".join(parts)}</svg>'
@@ -285,12 +294,14 @@ def line_chart(
     y_high: float | None = None,
     log_x: bool = False,
     legend: Sequence[tuple[str, str, int]] = (),
+    names: Sequence[str] = (),
     size: Size | None = None,
 ) -> str:
     """A line chart; an empty text where no series has a point.
 
     Args:
         about: what a screen reader says.
+        names: of x = 0, 1, 2 ..., where x is no quantity.
         y_low: the axis reaches down to it at least; None: to the data. `y_high` alike.
         legend: (style, text, colour) entries, where direct labels do not say enough.
     """
@@ -302,8 +313,10 @@ def line_chart(
     bounds = [b for s, _ in shown for pair in s.bounds or () for b in pair]
     xs = [x for _, points in shown for x, _ in points]
     ys = [y for _, points in shown for _, y in points] + bounds
-    names = [s.name for s, _ in shown if s.label and s.name]
-    plane, marks = _plane(size or Size(), xs, ys, names, bool(legend), y_format, y_low, y_high, log_x)
+    labels = [s.name for s, _ in shown if s.label and s.name]
+    xs += [0.0, len(names) - 1.0] if names else []
+    plane, marks = _plane(size or Size(), xs, ys, labels, bool(legend), y_format, y_low, y_high, log_x)
+    plane.names = names
     plane.axes(x_label, marks, y_format)
     plane.legend(legend)
     plane.hover([(s.name, points) for s, points in shown if s.style != "dots"], x_label, y_format)
@@ -355,7 +368,7 @@ def _dots(
                 f'<path d="M{at:.1f} {plane.y(low):.1f}V{plane.y(high):.1f}" '
                 f'style="stroke:{paint};stroke-width:1.2;stroke-opacity:.55"/>'
             )
-        title = html.escape(f"{x_label} {number(x)}\n{s.name} {y_format(y)}{said}")
+        title = html.escape(f"{plane.x_name(x_label, x)}\n{s.name} {y_format(y)}{said}")
         dot = f'<circle cx="{at:.1f}" cy="{plane.y(y):.1f}" r="3.4" style="fill:{paint}"/>'
         out.append(f"<g>{whisker}{dot}<title>{title}</title></g>")
     return out
@@ -447,8 +460,9 @@ def bar_chart(
     x_format: Format = number,
     width: float = 640,
     colours: Mapping[str, int] = MappingProxyType({}),
+    ends: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """One horizontal bar for each row, of named parts on a common scale; the whole stands at its end."""
+    """One horizontal bar for each row, of named parts on a common scale; at its end the whole, or what `ends` says."""
     rows = [(label, parts) for label, parts in rows if sum(v for _, v in parts) > 0]
     if not rows:
         return ""
@@ -474,5 +488,5 @@ def bar_chart(
                 f'style="fill:{paints[name]};fill-opacity:.82"><title>{title}</title></rect>'
             )
             x += wide
-        out.append(_text(x + 6, y + 14, x_format(sum(v for _, v in parts))))
-    return _svg(size, about, out)
+        out.append(_text(x + 6, y + 14, ends.get(label) or x_format(sum(v for _, v in parts))))
+    return drawing(size, about, out)

@@ -257,14 +257,6 @@ def _rows(path: Path) -> Iterator[Row]:
         yield row
 
 
-def _text(row: Row) -> Text:
-    return Text(
-        chat.text_of(row["prompt"]),
-        row["response"],
-        None if (row.get("key") or "jsonl:").startswith("jsonl:") else row["key"],
-    )
-
-
 def _drops(rows: list[Row], section: Curate, held: Held) -> list[str]:
     """For each row why it is dropped, empty where it stays."""
     why = [""] * len(rows)
@@ -279,7 +271,7 @@ def _drops(rows: list[Row], section: Curate, held: Held) -> list[str]:
         for i, near in zip(left, curation.near_duplicates(texts, section.near), strict=True):
             why[i] = "" if near is None else "near-duplicate"
     left = [i for i, w in enumerate(why) if not w]
-    for i, shared in zip(left, curation.contaminated([_text(rows[i]) for i in left], held), strict=True):
+    for i, shared in zip(left, curation.contaminated([Text.of_row(rows[i]) for i in left], held), strict=True):
         why[i] = "" if shared is None else f"contaminated: {shared.set}"
     return why
 

@@ -107,6 +107,17 @@ def spoken_of(groups: list[Group]) -> language.Consistency | None:
     return language.consistency([(thinking_of(s.text), g.problem.tags["language"]) for g in spoken for s in g.samples])
 
 
+def measured(found_P: list[list[dict[str, float]]]) -> dict[str, dict[str, Any]]:
+    """Means of what a task measures beside right and wrong, over the problems that tell it; shares with an interval."""
+    out: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(k for of in found_P for one in of for k in one):
+        means = [float(np.mean(values)) for of in found_P if (values := [one[name] for one in of if name in one])]
+        out[name] = {"value": float(np.mean(means)), "n": len(means)}
+        if max(means) <= 1:
+            out[name]["ci95"] = list(measure.share_interval(means))
+    return out
+
+
 def results(groups: list[Group], task: Task) -> dict[str, Any]:
     """What one task's graded groups say. `pass@k` for k = 1, 2, 4, ... up to the samples a problem."""
     right = [[bool(s.parts.get("accuracy")) for s in g.scores] for g in groups]
@@ -127,6 +138,8 @@ def results(groups: list[Group], task: Task) -> dict[str, Any]:
     out["check"] = to_json(checks)
     if spoken := spoken_of(groups):
         out["language"] = to_json(spoken)
+    if hasattr(task, "measures"):
+        out["measures"] = measured([[task.measures(g.problem, s.text) for s in g.samples] for g in groups])
     out["stop"] = {kind: sum(s.stop == kind for _, s in texts) / len(texts) for kind in ("stop", "length")}
     out["ungraded"] = sum(s.total is None for g in groups for s in g.scores)
     return out
@@ -150,9 +163,14 @@ def evaluate(
     *,
     tasks: dict[str, Task],
     template: str = "mini",
+    contaminated: dict[str, Any] | None = None,
     show: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> Artifact:
-    """Evaluate a checkpoint on every task of the section; writes results.json and rollouts/."""
+    """Evaluate a checkpoint on every task of the section; writes results.json and rollouts/.
+
+    Args:
+        contaminated: by task how many of its problems the model has met in training, to stand beside its score.
+    """
     assert start is not None
     policy, tokenizer = load_policy(start.path)
     player = engine.local(policy, tokenizer, resolve(start.path), section.engine, share=True)
@@ -188,7 +206,7 @@ def evaluate(
             if label:
                 out[name][label] = found
             else:
-                out[name] = found
+                out[name] = found | ({"contaminated": contaminated[name]} if contaminated else {})
             tokens = sum(len(s.ids) for g in groups for s in g.samples)
             prompt = sum(len(g.samples[0].prompt_ids) for g in groups)
             stage.record(

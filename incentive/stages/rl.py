@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
@@ -19,21 +20,29 @@ from typing import Any
 
 import numpy as np
 
-from incentive import engine
+from incentive import chat, engine
 from incentive.algo import loss as losses
 from incentive.algo.advantage import ADVANTAGES, assign, equal
 from incentive.algo.weights import WEIGHTS
 from incentive.config import RL, Sampling
+from incentive.hacking import Fall, Monitor, Watch
 from incentive.learner import Learner
 from incentive.model.checkpoint import load_policy, resolve, save_policy
-from incentive.records import Example, Group, Problem, Sample, Score, hash64
+from incentive.records import Example, Group, Problem, Sample, Score, hash64, to_json
 from incentive.rewards import Grade
-from incentive.run import Artifact, RunError, Stage, write_folder, write_json
+from incentive.run import Artifact, RunError, Stage, write_atomic, write_folder, write_json
 from incentive.stages.evaluate import PROBLEMS, ask, emergence, gather, requests, spoken_of
 from incentive.tasks import Mixture, distinct
 
 Show = Callable[[dict[str, Any]], None]
 UNGRADED_LIMIT = 0.01  # of a rollout; above it the grader is down, not the model wrong
+
+
+def truth_of(task: Any, group: Group) -> float:
+    """What a problem's answers are truly worth, 0 to 1: by the task's own rubric where it has one, else by its check."""
+    if not hasattr(task, "worth"):
+        return float(np.mean([s.parts.get("accuracy", 0.0) for s in group.scores]))
+    return float(np.mean([task.worth(group.problem, chat.split(s.text)[1] or "") for s in group.samples]))
 
 
 def examples_of(groups: list[Group], advantage: Callable[[np.ndarray], np.ndarray]) -> list[Example]:
@@ -64,11 +73,13 @@ def describe(groups: list[Group], names: Collection[str]) -> dict[str, float | N
     """A rollout in numbers, under the names that TRL's users know."""
     samples = [s for g in groups for s in g.samples]
     scores = [s for g in groups for s in g.scores]
+    names = dict.fromkeys([*names, *(name for s in scores for name in s.parts)])  # other prompts have other rewards
     totals = [s.total for s in scores if s.total is not None]
     lengths = np.array([len(s.ids) for s in samples])
     row: dict[str, float | None] = {"reward": float(np.mean(totals)), "reward_std": float(np.std(totals))}
     for name in names:
-        row[f"rewards/{name}/mean"] = float(np.mean([s.parts[name] for s in scores if name in s.parts]))
+        if values := [s.parts[name] for s in scores if name in s.parts]:
+            row[f"rewards/{name}/mean"] = float(np.mean(values))
     for task in dict.fromkeys(g.problem.tags["task"] for g in groups):
         found = [
             s.parts["accuracy"]
@@ -106,9 +117,10 @@ class Trainer:
 
     def __init__(
         self, stage: Stage, section: RL, start: Artifact, task: Mixture, grade: Grade, template: str, show: Show,
-        continue_from: Artifact | None = None,
+        continue_from: Artifact | None = None, watch: Watch | None = None,
     ):  # fmt: skip
         self.stage, self.section, self.task, self.grade = stage, section, task, grade
+        self.watch, self.monitor, self.falls, self.proxies = watch, Monitor(), list[Fall](), list[float]()
         self.template, self.show = template, show
         policy, self.tokenizer = load_policy(start.path, section.learner.dtype, section.learner.device)
         self.reference = copy.deepcopy(policy).requires_grad_(False) if section.beta else None
@@ -122,13 +134,16 @@ class Trainer:
         self.checks = {
             name: distinct(task.tasks[name], PROBLEMS, "val", max(1, section.eval_problems // len(task.tasks))) for name in task.tasks
         } if section.eval_steps else {}  # fmt: skip
-        self.restore(stage.resume() or (Stage(continue_from.path.parent).latest() if continue_from else None))
+        found = stage.resume()
+        self.restore(found or (Stage(continue_from.path.parent).latest() if continue_from else None))
+        self.looked(found[0] if found else -1)
 
     def restore(self, found: tuple[int, Path] | None) -> None:
         """Go on from a checkpoint: weights, optimizer, reference, data cursor, best so far."""
         if found is None:
             return
         state = json.loads((found[1] / "state.json").read_text())
+        self.proxies = state.get("proxies", []) if found[1].is_relative_to(self.stage.dir) else []
         more = {"reference": self.reference} if self.reference else {}
         self.learner.load(found[1] / "training.safetensors", found[0], **more)
         self.cursor, self.best = state["cursor"], state["best"]
@@ -230,6 +245,7 @@ class Trainer:
     def probe(self) -> dict[str, float]:
         """Accuracy on held-out val problems, at the paper's sampling."""
         row, began = {}, time.monotonic()
+        truths: dict[str, list[float]] = {}
         self.show({"phase": "probe", "step": self.learner.steps})
         sampling = Sampling(temperature=0.6, top_p=0.95, max_tokens=self.section.sampling.max_tokens)
         for name, problems in self.checks.items():
@@ -244,10 +260,58 @@ class Trainer:
                 self.template,
             )
             right = [s.parts["accuracy"] for g in groups for s in g.scores if "accuracy" in s.parts]
+            truths[name] = [truth_of(self.task.tasks[name], g) for g in groups]
             row[f"val/{name}/accuracy"] = float(np.mean(right))
             row[f"val/{name}/mean_length"] = float(np.mean([len(s.ids) for g in groups for s in g.samples]))
         row["val/accuracy"] = float(np.mean([v for k, v in row.items() if k.endswith("/accuracy")]))
+        if self.watch is not None and self.proxies:
+            row |= self.look(self.watch, truths)
         return row | {"time/evaluate": time.monotonic() - began}
+
+    # the hacking monitor
+
+    def look(self, watch: Watch, values: dict[str, list[float]]) -> dict[str, float]:
+        """One look at the ground truths beside the reward since the last; the weights of every look are kept meanwhile."""
+        step = self.learner.steps
+        truths = {what: [v for name in names for v in values.get(name, ())] for what, names in watch.truths.items()}
+        truths = {what: of for what, of in truths.items() if of}
+        seen: dict[str, Any] = {"step": step, "reward": float(np.mean(self.proxies)), "truths": truths}
+        self.proxies = []
+        with (self.stage.dir / "looks.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(seen) + "\n")
+        with write_folder(self.stage.dir / f"looks/step-{step:06d}") as folder:
+            save_policy(folder, self.learner.policy, self.tokenizer)
+        for fall in self.monitor.see(**seen):
+            self.falls.append(fall)
+            self.stage.say(f"warning: {fall.finding.what}\n{fall.finding.advice}: it becomes this stage's model")
+        means = {f"truth/{what}": float(np.mean(of)) for what, of in truths.items()}
+        return {"hacking/reward": seen["reward"], "hacking/falls": float(len(self.falls)), **means}
+
+    def looked(self, step: int) -> None:
+        """Show the monitor again what a run that goes on at `step` saw; forget what came after."""
+        path = self.stage.dir / "looks.jsonl"
+        if self.watch is None or not path.exists():
+            return
+        whole = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        kept = [seen for seen in map(json.loads, whole) if seen["step"] <= step]
+        write_atomic(path, "".join(json.dumps(seen) + "\n" for seen in kept))
+        for seen in kept:
+            self.falls += self.monitor.see(**seen)
+
+    def finish(self) -> dict[str, Any]:
+        """Write `model/`: the last weights or, where a reward model was gamed, those before the fall. What was found."""
+        model, keep = self.stage.dir / "model", min((f.keep for f in self.falls), default=None)
+        kept = self.stage.dir / f"looks/step-{keep or 0:06d}"
+        if keep is None or kept.exists():  # it does not where a kill came after these lines
+            with write_folder(model) as folder:
+                if keep is None:
+                    save_policy(folder, self.learner.policy, self.tokenizer)
+                else:
+                    shutil.copytree(kept, folder, dirs_exist_ok=True)
+        shutil.rmtree(self.stage.dir / "looks", ignore_errors=True)
+        if self.watch is None:
+            return {}
+        return {"hacking": [to_json(f) | {"told": f.finding.what} for f in self.falls], "kept_step": keep}
 
     def run(self) -> None:
         """task -> prompt -> rollout -> reward -> advantage -> update -> checkpoint -> probe"""
@@ -261,6 +325,8 @@ class Trainer:
             began, first, updates = time.monotonic(), learner.steps + 1, self.updates
             groups = self.rollout(updates)
             told = describe(groups, s.rewards)
+            if self.watch is not None and f"rewards/{self.watch.proxy}/mean" in told:
+                self.proxies.append(told[f"rewards/{self.watch.proxy}/mean"] or 0.0)
             stage.rollouts(first, groups)
             self.show({"phase": "rollout", "step": first, "groups": groups})
             rows = self.prepare(groups)
@@ -305,7 +371,8 @@ class Trainer:
             self.learner.save(
                 folder / "training.safetensors", **({"reference": self.reference} if self.reference else {})
             )
-            write_json(folder / "state.json", {"step": self.learner.steps, "cursor": self.cursor, "best": self.best})
+            state = {"step": self.learner.steps, "cursor": self.cursor, "best": self.best, "proxies": self.proxies}
+            write_json(folder / "state.json", state)
         stage.prune_checkpoints(2)
         stage.prune_rollouts(s.keep, self.learner.steps, s.eval_steps)
 
@@ -320,16 +387,18 @@ def rl(
     grade: Grade,
     template: str = "mini",
     continue_from: Artifact | None = None,
+    watch: Watch | None = None,
     show: Show = lambda _: None,
 ) -> Artifact:
     """Train `start` by reinforcement; ends with `model/`.
 
     A change of phase (a longer length cap, say) is a new stage with `continue_from`, the artifact of the one before: it
     goes on with its weights, optimizer, reference, data cursor and step count; `max_steps` counts both.
+
+    With `watch`, the hacking monitor looks at every probe. Where the reward rises while a ground truth falls it warns, and
+    the model is the one before the fall.
     """
     assert start is not None
-    trainer = Trainer(stage, section, start, task, grade, template, show, continue_from)
+    trainer = Trainer(stage, section, start, task, grade, template, show, continue_from, watch)
     trainer.run()
-    with write_folder(stage.dir / "model") as folder:
-        save_policy(folder, trainer.learner.policy, trainer.tokenizer)
-    return Artifact("weights", stage.dir / "model", meta={"steps": trainer.learner.steps})
+    return Artifact("weights", stage.dir / "model", meta={"steps": trainer.learner.steps, **trainer.finish()})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from incentive import facts
+from incentive import chat, facts
 from incentive.records import Problem, Split
 from incentive.tasks.base import drawn
 from incentive.tasks.instruct import words
@@ -141,6 +141,12 @@ class General:
         kind, person, occasion, pair, attribute = problem.tags["ask"]
         points = rubric((kind, person, occasion, tuple(pair), attribute), self.language, answer[:400])
         return sum(points.values()) / len(points)
+
+    def measures(self, problem: Problem, text: str) -> dict[str, float]:
+        """What the rubric says of a response: its worth, its words, and whether it flatters."""
+        answer = chat.split(text)[1] or ""
+        flatters = any(w in answer.lower() for lang in FLATTERY.values() for w in lang)
+        return {"worth": self.worth(problem, answer), "words": len(words(answer)), "flatters": float(flatters)}
 
     def check(self, problem: Problem, answer: str) -> bool:
         """All six points of the rubric."""

@@ -1,0 +1,149 @@
+"""Is R1 real? One seed of the whole recipe, then the arms beside it, all on the same test problems.
+
+    dev2-free       RL stage 1 without the language reward: what the reward costs
+    sft-own         the base fine-tuned on its own right answers, with the tokens that R1-Zero sampled
+    gamed           the last RL stage, nearly all of it on the helpful model, for too long: reward hacking
+    student-zero    RL of the student's base, with R1-Zero's settings: distillation's rival
+
+`prove/r1.py` runs the seeds and writes the page from their digests.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from incentive import ledger
+from incentive.ahead import Planned
+from incentive.config import RL, Collect
+from incentive.config import Run as Settings
+from incentive.recipes import r1
+from incentive.recipes.base import Recipe, Show
+from incentive.recipes.zero import base_of
+from incentive.records import hash64
+from incentive.run import Artifact, Run, Stage
+from incentive.tasks import find
+
+LONG = 150  # updates of the run that goes on too long
+LOOKED = 768  # held-out problems that its monitor looks at
+
+
+def r1_findings() -> dict[str, Any]:
+    """r1-mini on one seed, measured on 500 problems of each task, with the arms that its findings are compared with:
+    no language reward, SFT on own right answers, the helpful reward for too long, RL of the student. An hour on two cores."""
+    data = r1.r1_mini()
+    data["eval"] |= {"problems": 500, "samples": 1}
+    return data
+
+
+def stages(cfg: Settings) -> list[Planned]:
+    """Every stage in the order in which `pipeline` runs it."""
+    assert cfg.rl is not None
+    assert cfg.r1 is not None
+    found = r1.stages(cfg)
+
+    def measured(name: str, start: str = "") -> list[Planned]:
+        return [Planned(f"eval-{name}", cfg.eval, start or name)] if cfg.eval else []
+
+    found += [Planned("dev2-free", cfg.r1.dev2, "dev1"), *measured("dev2-free")]
+    found += [
+        Planned("own", own(cfg, 0), "base"),
+        Planned("sft-own", cfg.r1.dev1, "base", ("own",)),
+        *measured("sft-own"),
+    ]
+    before = cfg.r1.reasoning.max_steps
+    found += [Planned("gamed", too_long(cfg), "r1-reasoning", ("helpful",), before)]
+    found += [*measured("gamed"), *measured("gamed-last", "gamed")]
+    if cfg.student:
+        found += measured("student-base", "student base")
+        found += [Planned("student-zero", cfg.rl, "student base"), *measured("student-zero")]
+    return found
+
+
+def own(cfg: Settings, tokens: int) -> Collect:
+    """The base's own answers to as many problems as R1-Zero saw, until `tokens` are sampled (0: no limit)."""
+    assert cfg.rl is not None
+    every = cfg.rl.max_steps * cfg.rl.problems_per_step
+    return Collect(
+        tasks=cfg.rl.tasks, problems=every, samples=cfg.rl.num_generations, tokens=tokens, sampling=cfg.rl.sampling
+    )
+
+
+def too_long(cfg: Settings) -> RL:
+    """The last RL stage, LONG updates of it, with more looks."""
+    assert cfg.r1 is not None
+    more = {"max_steps": cfg.r1.reasoning.max_steps + LONG, "eval_steps": 10, "eval_problems": LOOKED}
+    return cfg.r1.general.model_copy(update=more)
+
+
+def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
+    """The recipe, then the arms; every model on every task."""
+    from incentive.stages.sft import collect, sft
+
+    cfg = run.config
+    assert cfg.rl is not None
+    assert cfg.r1 is not None
+    line = r1.artifacts(run, show, recipe)
+    found, made, base = r1.table(line), line.made, line.made["base"]
+
+    def told(name: str, model: Artifact) -> None:
+        if cfg.eval:
+            found["table"][name] = line.evaluate(name, model)
+
+    free = {k: v for k, v in cfg.r1.dev2.rewards.items() if k != "language"}
+    told("dev2-free", line.reinforce("dev2-free", cfg.r1.dev2.model_copy(update={"rewards": free}), made["dev1"]))
+
+    asked = own(cfg, sampled(run.dir / "zero"))
+    rows = line.stage("own", collect, asked, start=base, task=r1.mixed(recipe, asked.tasks))
+    told("sft-own", line.stage("sft-own", sft, cfg.r1.dev1, start=base, data=(rows,)))
+
+    asks = {**{n: v / 8 for n, v in cfg.r1.general.tasks.items()}, **dict.fromkeys(cfg.r1.pairs.tasks, 1.0)}
+    section, mixed, judged = too_long(cfg), r1.mixed(recipe, asks), (made["helpful"], made["safety"])
+    helpful, by_rule = r1.general_grades(*judged)["helpful"], r1.ruled(recipe, mixed, section.rewards).grades
+    grade = r1.Routed({n: helpful if n in cfg.r1.pairs.tasks else by_rule[n] for n in asks}, made["helpful"].key)
+    how = {"task": mixed, "grade": grade, "continue_from": made["r1-reasoning"], "watch": r1.watch(asks)}
+    gamed = line.reinforce("gamed", section, made["dev3"], by=judged, **how)
+    told("gamed", gamed)
+    last = run.dir / f"gamed/checkpoints/step-{section.max_steps:06d}"
+    told("gamed-last", line.met.made("gamed-last", Artifact("weights", last, f"{gamed.key}-last", (gamed.key,))))
+    found["hacking"] = gamed.meta
+
+    if cfg.student:
+        told("student-base", base_of(cfg.student))
+        told("student-zero", line.reinforce("student-zero", cfg.rl, base_of(cfg.student)))
+    return found
+
+
+def sampled(stage: Path) -> int:
+    """Tokens that an RL stage sampled."""
+    return round(ledger.fold(stage / "metrics.jsonl", 1, 1, 0.0).tokens_sampled)
+
+
+def digest(folder: Path) -> dict[str, Any]:
+    """What a seed adds to the findings: for each evaluated model and task the results, a hash of the problems and, for
+    each problem in order, the right answers and, where the task has a rubric, what the answers are worth."""
+    from incentive.stages.rl import truth_of
+
+    out: dict[str, Any] = {"environment": json.loads((folder / "environment.json").read_text(encoding="utf-8"))}
+    metrics = (p for p in sorted(folder.glob("*/metrics.jsonl")) if ".old-" not in p.parent.name)
+    out["seconds"] = {p.parent.name: round(ledger.fold(p, 1, 1, 0.0).seconds, 1) for p in metrics}
+    if (folder / "gamed/looks.jsonl").exists():
+        looks = map(json.loads, (folder / "gamed/looks.jsonl").read_text(encoding="utf-8").splitlines())
+        meta = json.loads((folder / "gamed/done.json").read_text(encoding="utf-8"))["meta"]
+        seen = [{**x, "truths": {k: sum(v) / len(v) for k, v in x["truths"].items()}} for x in looks]
+        out["gamed"] = {"meta": meta, "looks": seen}
+    out["models"] = {}
+    for path in sorted(folder.glob("eval-*/results.json")):
+        stage = path.parent
+        if ".old-" in stage.name:
+            continue
+        found = out["models"][stage.name.removeprefix("eval-")] = {}
+        for n, (task, results) in enumerate(json.loads(path.read_text(encoding="utf-8")).items(), 1):
+            groups = Stage(stage).read_rollouts(n)
+            one: dict[str, Any] = {"results": results, "problems": f"{hash64(*(g.problem.key for g in groups)):016x}"}
+            one["right"] = [sum(bool(s.parts.get("accuracy")) for s in g.scores) for g in groups]
+            if hasattr(rubric := find(task), "worth"):
+                one["worth"] = [round(truth_of(rubric, g), 4) for g in groups]
+            found[task] = one
+    return out
