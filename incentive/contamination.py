@@ -21,7 +21,9 @@ from incentive.records import Problem, group_from_json, hash64
 from incentive.run import Artifact, RunError, read_lines, write_json
 from incentive.tasks.base import Task
 
-Met = dict[str, dict[int, str]]  # evaluation set -> index of a problem of it -> how it was met: key, words, near, prompt
+Met = dict[
+    str, dict[int, str]
+]  # evaluation set -> index of a problem of it -> how it was met: key, words, near, prompt
 DYNAMIC = 4  # times as many problems as a step uses are drawn at most where groups without signal are replaced
 
 
@@ -129,7 +131,9 @@ class Watch:
             same = [i for i, how in found.items() if how in ("key", "prompt")]
             if same:
                 raise RunError(_refusal(stage, task, len(same), self.asked[task][same[0]]))
-            what = f"{len(found)} of {len(self.asked[task])} problems of {task} share words with what {stage} learns from"
+            what = (
+                f"{len(found)} of {len(self.asked[task])} problems of {task} share words with what {stage} learns from"
+            )
             self.say(f"warning: {what}; its score is marked")
         self.write()
 

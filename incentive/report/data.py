@@ -56,7 +56,13 @@ def _dropped(told: Dict) -> Html:
     rows: list[list[object]] = []
     for name, d in [*_dict(told.get("domains")).items(), ("together", whole)]:
         gone = _dict(d.get("dropped"))
-        counts = [d.get("problems"), d.get("samples"), d.get("added"), d.get("rows"), *(gone.get(r, 0) for r in reasons)]
+        counts = [
+            d.get("problems"),
+            d.get("samples"),
+            d.get("added"),
+            d.get("rows"),
+            *(gone.get(r, 0) for r in reasons),
+        ]
         rows.append([plain(name), *map(_count, counts)])
     heads = ["domain", "problems", "sampled", "added", "kept", *(plain(REASONS.get(r, r)) for r in reasons)]
     return table(heads, rows, "numbers", [*([""] * (len(rows) - 1)), "total"])
@@ -102,7 +108,10 @@ def _judged(stage: StageFiles) -> list[Html]:
             ["pairs on which all calls agree", f"{share(judge.get('unanimous'))} ({span(judge.get('unanimous_ci95'))})"],
             ["mean verdict for what was shown first (0: no liking for a place)", f"{real(judge.get('first_place')) or 0:+.3f}"],
         ]  # fmt: skip
-        parts += [tag("p", f"The judge beside itself, on {_count(judge['pairs'])} pairs:", cls="note"), table(["", ""], rows)]
+        parts += [
+            tag("p", f"The judge beside itself, on {_count(judge['pairs'])} pairs:", cls="note"),
+            table(["", ""], rows),
+        ]
     if lengths:
         pairs = [["before balancing", "_before"], ["in the data", ""]]
         cells = [[n, amount(lengths.get(f"chosen{k}")), amount(lengths.get(f"rejected{k}")), share(lengths.get(f"chosen_longer{k}"))] for n, k in pairs]  # fmt: skip
@@ -124,7 +133,9 @@ def _signed(value: Any) -> str:
 
 
 def _reliability(stage: StageFiles) -> str:
-    bins = [b for b in _dict(stage.told.get("calibration")).get("bins") or [] if real(_dict(b).get("share")) is not None]
+    bins = [
+        b for b in _dict(stage.told.get("calibration")).get("bins") or [] if real(_dict(b).get("share")) is not None
+    ]
     if not bins:
         return ""
     low = 0.5 if stage.told.get("kind") == "pairwise" else 0.0

@@ -120,7 +120,13 @@ def graph(run: RunFiles) -> tuple[list[Node], list[Edge]]:
         said = ", ".join(filter(None, [_made(stage), _seconds(run, stage)]))
         done = bool(stage.done)
         nodes[stage.name] = Node(
-            stage.name, column, colour, title(stage), said if done else f"{said}; not done yet".lstrip("; "), row, not done
+            stage.name,
+            column,
+            colour,
+            title(stage),
+            said if done else f"{said}; not done yet".lstrip("; "),
+            row,
+            not done,
         )
         row += 1
     return list(nodes.values()), edges
@@ -302,7 +308,11 @@ def statement(run: RunFiles) -> tuple[str, list[str]]:
 def lineage(run: RunFiles) -> Html:
     """The section of a pipeline: what follows from the records, then the drawing. A run of one or two stages has none."""
     svg = draw(run)
-    return section("lineage", "Where it came from", *_said(run), tag("div", Html(svg), cls="scroll drawn")) if svg else Html("")
+    return (
+        section("lineage", "Where it came from", *_said(run), tag("div", Html(svg), cls="scroll drawn"))
+        if svg
+        else Html("")
+    )
 
 
 def _said(run: RunFiles) -> list[Html]:
@@ -324,5 +334,3 @@ def keys(run: RunFiles) -> Html:
         steps = max((r["step"] for r in s.rows), default=0)
         rows.append([s.name, ", ".join(names) or "nothing", s.kind if s.kind != "other" else "", f"{steps:,}", result])
     return table(["stage", "made from", "kind", "last step", "result"], rows) if rows else Html("")
-
-

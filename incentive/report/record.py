@@ -111,7 +111,18 @@ def cost(run: RunFiles) -> Html:
             money(c.money),
         ]
 
-    columns = ["stage", "wall time", "share", "core-hours", "prompt tokens", "sampled", "trained", "FLOPs", "energy", "money"]
+    columns = [
+        "stage",
+        "wall time",
+        "share",
+        "core-hours",
+        "prompt tokens",
+        "sampled",
+        "trained",
+        "FLOPs",
+        "energy",
+        "money",
+    ]
     rows = [row(n, c) for n, c in costs.items()]
     whole = [row("together", total)] if len(costs) > 1 else []
     phases = [(name, list(_phases(c).items())) for name, c in costs.items()]
@@ -131,7 +142,11 @@ def cost(run: RunFiles) -> Html:
     parts: list[str] = [tag("p", longest(run, costs))] if len(costs) > 3 else []
     parts += [table(columns, [*rows, *whole], "numbers", [*([""] * len(rows)), "total"])] if costs else []
     parts += [tag("p", n, cls="note") for n in notes]
-    ends = {name: f"{ledger.duration(c.seconds)}, {share(c.seconds / total.seconds, 0)}" for name, c in costs.items() if c.seconds}
+    ends = {
+        name: f"{ledger.duration(c.seconds)}, {share(c.seconds / total.seconds, 0)}"
+        for name, c in costs.items()
+        if c.seconds
+    }
     chart = svg.bar_chart(
         phases, about="wall time of each stage by phase", x_format=ledger.duration, colours=PHASES, ends=ends
     )

@@ -129,9 +129,7 @@ def steps(found: Models) -> list[Step]:
         for old, new in pairwise(m for m in CHAIN if m in found):
             a, b = mean_of(found, old, name), mean_of(found, new, name)
             if a and b:
-                theirs = {
-                    t.name: t.scores[new] - t.scores[old] for t in kind.theirs if {old, new} <= t.scores.keys()
-                }
+                theirs = {t.name: t.scores[new] - t.scores[old] for t in kind.theirs if {old, new} <= t.scores.keys()}
                 out.append(Step(name, old, new, b.minus(a), theirs))
     return out
 
@@ -271,7 +269,9 @@ def _table(found: Models) -> Html:
         if kind != last:
             if last != "":
                 close(last)
-            rows.append([KINDS[kind].title if kind else "others, of no kind of the paper's", *("" for _ in names), *tail])
+            rows.append(
+                [KINDS[kind].title if kind else "others, of no kind of the paper's", *("" for _ in names), *tail]
+            )
             marks.append("kind")
             last = kind
         top = best_of(found, task)
@@ -295,7 +295,12 @@ def _chart(found: Models, name: str, kind: Kind) -> Html:
         line = [(at[m], v / 100) for m, v in paper.scores.items() if m in at]
         series.append(Series(paper.name.split(",")[0], line, (0, 4, 5)[i % 3], "dash"))
     chart = svg.line_chart(
-        series, about=f"{kind.title} by stage", x_label="", y_format=svg.percent, y_high=1.0, names=[title(m) for m in chain]
+        series,
+        about=f"{kind.title} by stage",
+        x_label="",
+        y_format=svg.percent,
+        y_high=1.0,
+        names=[title(m) for m in chain],
     )
     return figure(chart, kind.title[0].upper() + kind.title[1:], kind.note)
 
