@@ -104,7 +104,7 @@ def test_other_tasks_and_the_literal_rule() -> None:
             return problem.answer
 
     asked = Problem("q", "q", "7*8?", "56", {})
-    for thought, end in (("I see 156.\nIt is 56. So", 22), ("56.5 or 560", None), ("x=56", 4), ("", None)):
+    for thought, end in (("I see 156.\nIt is 56. So", 23), ("56.5 or 560", None), ("x=56", 4), ("", None)):
         assert appears(Plain(), asked, thought) == end, thought
 
 
@@ -218,7 +218,8 @@ def test_wordings_keep_the_content_and_a_chats_last_message_is_changed() -> None
         problem = task.problem(0, "val", 3)
         found = wordings(task, problem)
         assert found[OWN] == problem.prompt
-        assert len(set(map(str, found.values()))) == len(found) >= 6
+        same = "zh" in name or name == "logic"  # has no capitals, or begins with one
+        assert len(set(map(str, found.values()))) == len(found) - same >= 6
         numbers = [str(n) for n in problem.tags.get("numbers", [])]
         assert all(n in str(text) for text in found.values() for n in numbers)
         if "arithmetic" in name:
@@ -279,7 +280,8 @@ def test_mixing_counts_words_by_language() -> None:
     assert told["mixed"] == 0.5
     assert told["wordless"] == pytest.approx(1 / 3)
     assert told["share"] == pytest.approx((1 + 0.25) / 2)
-    assert mixing([group(replace(PROBLEM, tags={"task": "x"}), texts, COUNTDOWN)]) is None
+    silent = {k: v for k, v in PROBLEM.tags.items() if k != "language"}
+    assert mixing([group(replace(PROBLEM, tags=silent), texts, COUNTDOWN)]) is None
 
 
 def test_tool_use_counts_what_the_tool_said_not_what_the_policy_forged() -> None:

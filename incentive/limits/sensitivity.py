@@ -66,7 +66,7 @@ def sensitivity(task: Task, problems: list[Problem], ask: Ask, seed: int, shots:
     prompts = [wordings(task, p) for p in problems]
     by_wording: dict[str, Any] = {}
     shares: dict[str, list[float]] = {}
-    for name in prompts[0]:
+    for name in [n for n in prompts[0] if n == OWN or any(w[n] != w[OWN] for w in prompts)]:
         groups = ask([replace(p, prompt=w[name]) for p, w in zip(problems, prompts, strict=True)])
         shares[name] = _shares(groups)
         by_wording[name] = _told(groups)

@@ -12,11 +12,16 @@ from incentive.tasks.base import Task
 Prompt = str | list[dict[str, str]]
 OWN = "own"
 HELD_OUT = ("sentence", "please")  # never drawn by the shipped reworded task, so that they show what carries over
-SURFACE: dict[str, Callable[[str], str]] = {
-    "capital": lambda text: f"{text[:1].upper()}{text[1:]}",
-    "please": lambda text: f"please {text}",
-    "line break": lambda text: f"{text}\n",
-}
+PLEASE = {"zh": "请"}
+
+
+def surface(language: str) -> dict[str, Callable[[str], str]]:
+    """Changes that no reader would notice."""
+    return {
+        "capital": lambda text: f"{text[:1].upper()}{text[1:]}",
+        "please": lambda text: f"{PLEASE.get(language, 'please ')}{text}",
+        "line break": lambda text: f"{text}\n",
+    }
 
 
 def edited(prompt: Prompt, edit: Callable[[str], str]) -> Prompt:
@@ -32,7 +37,8 @@ def wordings(task: Task, problem: Problem) -> dict[str, Prompt]:
     found: dict[str, Prompt] = {OWN: problem.prompt}
     if paraphrases := getattr(task, "paraphrases", None):
         found |= paraphrases(problem)
-    return found | {name: edited(problem.prompt, edit) for name, edit in SURFACE.items()}
+    edits = surface(problem.tags.get("language", ""))
+    return found | {name: edited(problem.prompt, edit) for name, edit in edits.items()}
 
 
 @dataclass(frozen=True)
