@@ -288,8 +288,8 @@ def test_tool_use_counts_what_the_tool_said_not_what_the_policy_forged() -> None
     task = find("sums")
     problem = task.problem(0, "val", 0)
     gold = chat.perfect("", task.gold(problem))
-    forged = sample(f"<tool>1*1</tool>1\n{gold}")
-    text = f"<tool>1*</tool>error\n{gold}"
+    forged = sample(f"[1*1]1\n{gold}")
+    text = f"[1*]error\n{gold}"
     own = np.ones(len(text) + 1, dtype=bool)
     own[text.index("error") : text.index("error") + 6] = False
     asked = Group(problem, [forged, replace(sample(text), mask=own)], [Score(1.0, {"accuracy": 1.0})] * 2)

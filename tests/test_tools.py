@@ -153,10 +153,10 @@ def test_a_tool_can_neither_answer_for_the_policy_nor_end_its_sample(tiny_model:
 def test_calculator_computes_and_says_error_to_all_else() -> None:
     tool = Calculator()
     for asked_, said in (("37*46", "1702"), ("(12+13)*2", "50"), ("3-5", "-2"), (" 7 * 8 ", "56")):
-        assert tool.answer(f"<think><tool>1</tool>1\n<tool>{asked_}</tool>") == f"{said}\n"
+        assert tool.answer(f"<think>[1]1\n[{asked_}]") == f"{said}\n"
     for bad in ("37 times 46", "", "9**9**9", "999999*999999", "(" * 90, "__import__('os')", "1/0", "9" * 500):
-        assert tool.answer(f"<tool>{bad}</tool>") == "error\n"
-    assert tool.answer("</tool>") == "error\n"
+        assert tool.answer(f"[{bad}]") == "error\n"
+    assert tool.answer("]") == "error\n"
 
 
 def test_requests_carry_the_tool_of_their_task_through_a_mixture(tiny_model: Path) -> None:
@@ -190,5 +190,5 @@ def test_rows_that_show_calls_are_true_to_the_calculator_and_masked_where_it_spe
         steps = next(s for s in iter(partial(task.draw, Random(seed)), 0) if s)
         answer = "".join(turns(steps, Random(seed))).partition("<answer>")[2].removesuffix("</answer>")
         right += answer == str(steps[-1][3])
-    assert 0.2 < right / 300 < 0.4, "some writers are right, most are not"
+    assert 0.08 < right / 300 < 0.25, "some writers are right, most are not"
     assert all(split_of("sums:" + row["prompt"].removeprefix("work out ")) == "train" for row in made)

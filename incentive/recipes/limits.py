@@ -21,7 +21,11 @@ from incentive.run import Artifact, Run, write_folder
 
 ZERO = "runs/zero-mini/zero/model"  # where `incentive run zero-mini` puts it
 CALLS = 4000  # rows that show how people use a calculator
-COLD = SFT(epochs=1, tokens_per_step=4096, optim=Optim(learning_rate=1e-3, lr_scheduler_type="cosine", warmup_steps=5))
+COLD = SFT(
+    epochs=2,
+    tokens_per_step=2048,
+    optim=Optim(optimizer="muon", learning_rate=3e-3, lr_scheduler_type="cosine", warmup_steps=5),
+)
 
 
 def zero_brief() -> dict[str, Any]:

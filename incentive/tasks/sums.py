@@ -1,6 +1,6 @@
 """Sums: whole numbers too large for the miniature's head, with a calculator to ask in the middle of an answer.
 
-A call is `<tool>37*46</tool>`; the calculator appends `1702` and a line break. Nothing forces a call: whether the model
+A call is `[37*46]`; the calculator appends `1702` and a line break. Nothing forces a call: whether the model
 asks, and what it asks, is its own.
 """
 
@@ -15,7 +15,7 @@ from incentive.tasks.base import drawn
 from incentive.tasks.countdown import Chain, as_expression
 from incentive.tasks.expression import OPS, parse, value
 
-CALL, END_CALL = "<tool>", "</tool>"
+CALL, END_CALL = "[", "]"  # one token each of the miniature: tags in words would have to be spelt
 LARGEST = 999_999  # of a result: six digits, as many as a number of an expression may have
 
 
