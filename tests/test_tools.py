@@ -190,5 +190,5 @@ def test_rows_that_show_calls_are_true_to_the_calculator_and_masked_where_it_spe
         steps = next(s for s in iter(partial(task.draw, Random(seed)), 0) if s)
         answer = "".join(turns(steps, Random(seed))).partition("<answer>")[2].removesuffix("</answer>")
         right += answer == str(steps[-1][3])
-    assert 0.08 < right / 300 < 0.25, "some writers are right, most are not"
+    assert 0.2 < right / 300 < 0.4, "some writers are right, most are not"
     assert all(split_of("sums:" + row["prompt"].removeprefix("work out ")) == "train" for row in made)

@@ -12,7 +12,7 @@ from incentive.tasks.expression import OPS
 from incentive.tasks.sums import CALL, END_CALL, Calculator, Sums
 
 # shares of the writers: ask at each step; ask at the first alone; ask with a slip of the pen; ask in words; ask nothing
-HABITS = ((0.10, "asks"), (0.25, "asks once"), (0.20, "slips"), (0.10, "words"), (0.35, "heads"))
+HABITS = ((0.25, "asks"), (0.20, "asks once"), (0.20, "slips"), (0.10, "words"), (0.25, "heads"))
 
 
 def _guess(rng: Random, value: int) -> int:
