@@ -15,7 +15,10 @@ import sys
 from pathlib import Path
 
 SMALL = ("eval.split=val", "eval.problems=50", "eval.samples=4", "eval.also_t1=false")
-QUICK = ('rl.tasks={"countdown3"=1.0}', 'eval.tasks=["countdown3"]', "rl.problems_per_step=16", "rl.eval_problems=64")
+QUICK = (
+    'rl.tasks={"countdown3"=1.0}', 'eval.tasks=["countdown3"]', "rl.max_steps=30", "rl.problems_per_step=12", "rl.eval_steps=0",
+    "eval.problems=20",
+)  # fmt: skip
 REWORDED = (
     'rl.tasks={"countdown3-reworded"=1.0}',
     'eval.tasks=["countdown3"]',
@@ -56,7 +59,8 @@ def brief(prove: Prove, zero: str, quick: bool) -> None:
     sets = (f"base={zero}", *(QUICK if quick else ()))
     control = prove.learn("control", "zero-brief", *sets, "rl.rewards={accuracy=1.0, format=0.2}")
     made = prove.learn("brief", "zero-brief", *sets)
-    tasks = ("--only", "overthinking", "--task", "countdown3", "--task", "countdown4", "--problems", 200)
+    names = ("countdown3",) if quick else ("countdown3", "countdown4")
+    tasks = ("--only", "overthinking", "--problems", 200, *(w for n in names for w in ("--task", n)))
     prove.limits("zero", zero, *tasks)
     before = prove.limits("control", control, *tasks)
     prove.limits("brief", made, *tasks, "--against", before)
