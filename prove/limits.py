@@ -60,10 +60,11 @@ def brief(prove: Prove, zero: str, quick: bool) -> None:
     control = prove.learn("control", "zero-brief", *sets, "rl.rewards={accuracy=1.0, format=0.2}")
     made = prove.learn("brief", "zero-brief", *sets)
     names = ("countdown3",) if quick else ("countdown3", "countdown4")
-    tasks = ("--only", "overthinking", "--problems", 200, *(w for n in names for w in ("--task", n)))
-    prove.limits("zero", zero, *tasks)
+    asked = 100 if quick else 200
+    tasks = ("--only", "overthinking", "--problems", asked, *(w for n in names for w in ("--task", n)))
     before = prove.limits("control", control, *tasks)
     prove.limits("brief", made, *tasks, "--against", before)
+    prove.limits("zero", zero, *tasks)
 
 
 def wording(prove: Prove, zero: str, _quick: bool) -> None:

@@ -133,7 +133,7 @@ def _curated(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, template: 
         said = tokenizer.encode(piece, add_special_tokens=False)
         ids += said
         mask += [n % 2 == 0] * len(said)
-    return Example(ids=np.asarray([*ids, tokenizer.eos_token_id]), mask=np.asarray([*mask, True]))
+    return Example(ids=np.asarray([*ids, tokenizer.eos_token_id], dtype=np.int64), mask=np.asarray([*mask, True]))
 
 
 def _fits(rows: list[Example], policy: Policy) -> None:
