@@ -3,7 +3,7 @@
     python prove/limits.py ZERO [--wide BASE] [--only brief ...] [--quick] [--threads 2] [--dir DIR]
 
 ZERO is an R1-Zero model of zero-mini, BASE what base-wide made. Every run and measurement lies in DIR; what is there already
-is not done again, and a run that was stopped goes on. `--quick` learns on countdown3 alone, with fewer answers a step.
+is not done again, and a run that was stopped goes on. `--quick` takes fewer answers and updates, and for brief countdown3 alone.
 """
 
 from __future__ import annotations
@@ -82,11 +82,13 @@ def tool(prove: Prove, _zero: str, _quick: bool) -> None:
     prove.limits("tool", made, "--only", "tools", "--problems", 200)
 
 
-def json(prove: Prove, wide: str, _quick: bool) -> None:
+def json(prove: Prove, wide: str, quick: bool) -> None:
     """Does RL learn the form that a schema asks for?"""
-    prove.limits("json-before", wide, "--only", "structured", "--problems", 200)
-    made = prove.learn("json", "zero-json", f"base={wide}")
-    prove.limits("json", made, "--only", "structured", "--problems", 200)
+    asked = ("--only", "structured", "--problems", 100 if quick else 200)
+    prove.limits("json-before", wide, *asked)
+    sets = ("rl.max_steps=30", "rl.problems_per_step=12", "rl.eval_steps=0", "eval.problems=20") if quick else ()
+    made = prove.learn("json", "zero-json", f"base={wide}", *sets)
+    prove.limits("json", made, *asked)
 
 
 def mixing(prove: Prove, wide: str, _quick: bool) -> None:
