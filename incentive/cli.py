@@ -182,6 +182,9 @@ def run(
       base-mini        make the base model from nothing (half an hour)
       base-wide        a base of the wide world: two languages, programs, talk (an hour)
       r1-mini          R1-Zero, then every stage to R1, on what base-wide made
+      zero-brief       R1-Zero goes on with a reward for short right answers
+      zero-json        answers in JSON, paid for the form that a schema asks for
+      tool-mini        sums with a calculator that the model learns to ask
       r1-tiny          the same stages in 90 seconds, with no claim to learn
       rejection-mini   a control: the base fine-tuned on its own right answers
       evaluate-mini    evaluate one model, every answer kept
@@ -512,6 +515,63 @@ def compare(
 
 for _command in (judged.judge, judged.safety, judged.bias):
     app.command()(_command)
+
+
+@app.command()
+def limits(
+    model: Annotated[
+        str, typer.Argument(help="Checkpoint folder, run directory (its last model), or base-mini.", show_default=False)
+    ],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", help="overthinking, sensitivity, mixing, tools or structured; repeatable.  [default: all]"
+        ),
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="In place of each limit's own tasks; repeatable.")
+    ] = None,
+    problems: Annotated[int, typer.Option("--problems", min=2, help="Distinct problems a task.")] = 100,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Answers to each.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of problems and answers.")] = 0,
+    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.6,
+    top_p: Annotated[float, typer.Option("--top-p")] = 0.95,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")] = 320,
+    template: Annotated[str, typer.Option(help="mini, r1-zero or chat.")] = "mini",
+    against: Annotated[
+        Path | None, typer.Option("--against", help="A limits.json of another model: tokens and right answers, paired.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Where limits.json and limits.html go.  [default: the run, or limits/MODEL]"),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads.")] = 2,
+) -> None:
+    """Measure R1's limits: overthinking, prompt sensitivity, language mixing, tool use, structured output.
+
+    Plots go into limits.html and, for a run directory, into its report.
+
+    \b
+    Examples:
+      incentive limits runs/zero-mini
+      incentive limits base-mini --only overthinking --task countdown4 --problems 200 --samples 8
+      incentive limits runs/brief --only overthinking --against runs/zero-mini/limits.json
+    """
+    with _guarded():
+        from incentive import limits as module
+
+        other = module.read(against) if against else None
+        how = _settings(max_tokens, temperature, top_p)
+        asked = module.Asked(model, problems, samples, seed, split, how, template, threads)  # type: ignore[arg-type]
+        found = module.measure_limits(asked, only or (), task or (), _counter())
+        if other is not None:
+            found["against"] = {"name": str(against), "tasks": module.compared(found, other)}
+        where = out or (Path(model) if (Path(model) / "run.json").is_file() else Path("limits") / Path(model).name)
+        page = module.write(found, where)
+        for line in module.told(found):
+            _out(line)
+        _out(f"plots: {page}")
 
 
 @app.command()

@@ -369,7 +369,7 @@ def _probe(
     ]
     n = min(rl.num_generations, PROBE_SAMPLES)
     player = engine.local(policy, tokenizer, start, rl.engine)
-    asked = requests(problems, n, rl.sampling, config.seed, config.template, tokenizer)
+    asked = requests(problems, n, rl.sampling, config.seed, config.template, tokenizer, task)
     list(player.sample([replace(r, max_tokens=2) for r in asked[:2]]))  # compiles and warms up
     began = time.monotonic()
     samples = list(player.sample(asked))

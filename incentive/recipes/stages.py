@@ -9,7 +9,7 @@ from typing import Any
 from incentive.ahead import Planned, rows_of
 from incentive.config import RL, ConfigError, Draw, Eval
 from incentive.config import Run as Settings
-from incentive.recipes import base, r1, r1_findings, zero
+from incentive.recipes import base, limits, r1, r1_findings, zero
 from incentive.recipes.base import Pipeline, Recipe, near
 from incentive.run import Run, RunError, write_json
 
@@ -17,6 +17,7 @@ STAGES: dict[Pipeline, Callable[[Settings], list[Planned]]] = {
     zero.pipeline: zero.stages,
     zero.rejection: zero.rounds,
     base.pipeline: base.stages,
+    limits.pipeline: limits.stages,
     r1.pipeline: r1.stages,
     r1_findings.pipeline: r1_findings.stages,
 }

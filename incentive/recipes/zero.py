@@ -186,7 +186,7 @@ class _Tagged:
 
     def __init__(self, name: str, task: Task):
         self.name, self.task = name, task
-        self.check = task.check
+        self.check, self.tool = task.check, getattr(task, "tool", None)
         self.version = f"{type(task).__qualname__} {getattr(task, 'version', '')}".strip()  # counts in a stage's key
 
     def _ask(self, what: str, *args: Any) -> Any:
@@ -263,16 +263,26 @@ def watched(run: Run, base: Artifact, tasks: dict[str, Any]) -> Watch:
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     """Before, zero, after; the summary."""
+    return reinforced(run, show, *parts(recipe, run.config))
+
+
+def reinforced(
+    run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, tasks: dict[str, Any], watch: Watch | None = None
+) -> dict[str, Any]:
+    """Evaluate a model, reinforce it, evaluate again.
+
+    Args:
+        watch: what the model has met of the evaluations, if it was made in this run; by default a look at its corpus.
+    """
     from incentive.contamination import drawn_by
     from incentive.stages.evaluate import evaluate
     from incentive.stages.rl import rl
 
     cfg = run.config
-    base, mixture, grade, tasks = parts(recipe, cfg)
     asked: dict[str, Any] = {"tasks": tasks, "template": cfg.template}
     if mixture is not None:
         preflight(run, show, base, mixture, grade, tasks)
-    watch = watched(run, base, tasks)
+    watch = watch or watched(run, base, tasks)
 
     def tested(name: str, model: Artifact) -> Any:
         show({"phase": "begin", "stage": name})

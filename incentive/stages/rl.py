@@ -158,7 +158,9 @@ class Trainer:
             p = self.task.problem(self.stage.seed, "train", self.cursor)
             problems.append(replace(p, id=f"{self.cursor}:{p.id}"))  # a problem may come twice: groups go by id
             self.cursor += 1
-        asked = requests(problems, s.num_generations, s.sampling, self.stage.seed, self.template, self.tokenizer)
+        asked = requests(
+            problems, s.num_generations, s.sampling, self.stage.seed, self.template, self.tokenizer, self.task
+        )
         began = shown = time.monotonic()
         total, done, graded = n * s.num_generations, 0, 0.0
 

@@ -19,6 +19,8 @@ from incentive.tasks.instruct import Instruct
 from incentive.tasks.jsonl import Jsonl, TaskError
 from incentive.tasks.logic import Logic
 from incentive.tasks.program import Program
+from incentive.tasks.sums import Sums
+from incentive.tasks.wording import HELD_OUT, Reworded
 
 SHIPPED: dict[str, Task] = {
     t.name: t
@@ -33,8 +35,11 @@ SHIPPED: dict[str, Task] = {
         Choice(),
         Program(),
         Instruct(),
+        Instruct("instruct-json", kinds=("json",)),
         General(),
         Harm(),
+        Sums(),
+        Reworded(Countdown("countdown3", 3, 40), HELD_OUT),
         Countdown("countdown3-zh", 3, 40, language="zh"),
         Countdown("countdown4-zh", 4, 15, language="zh"),
         Arithmetic("arithmetic-zh", language="zh"),
