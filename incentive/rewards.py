@@ -14,6 +14,8 @@ from incentive import chat
 from incentive.language import language_share
 from incentive.records import Problem, Sample, Score, hash64
 
+Check = Callable[[Problem, str], bool]
+Checks = Callable[[Problem, list[str]], list[bool | None]]
 Reward = Callable[[Problem, list[Sample]], list[float | None]]
 Grade = Callable[[Problem, list[Sample]], list[Score]]
 
@@ -22,12 +24,21 @@ class RewardError(Exception):
     """A reward function broke its contract; the message names it and the sample."""
 
 
-def accuracy(check: Callable[[Problem, str], bool]) -> Reward:
-    """1 if the marked answer passes the task's check, else 0 (paper 2: rule-based accuracy)."""
+def accuracy(check: Check, checks: Checks | None = None) -> Reward:
+    """1 if the marked answer passes the task's check, else 0 (paper 2: rule-based accuracy).
+
+    Args:
+        checks: judges all answers of a group at once, in place of `check`; None is could-not-grade.
+    """
 
     def reward(problem: Problem, samples: list[Sample]) -> list[float | None]:
         answers = [chat.split(s.text)[1] for s in samples]
-        return [1.0 if a is not None and check(problem, a) else 0.0 for a in answers]
+        if checks is None:
+            return [1.0 if a is not None and check(problem, a) else 0.0 for a in answers]
+        marked = [a for a in answers if a is not None]
+        found = iter(checks(problem, marked) if marked else [])
+        right = [False if a is None else next(found) for a in answers]
+        return [None if r is None else float(r) for r in right]
 
     return reward
 
@@ -59,10 +70,11 @@ def coin(problem: Problem, samples: list[Sample]) -> list[float | None]:  # noqa
     return [float(hash64("coin", s.seed) % 2) for s in samples]
 
 
-def shipped(check: Callable[[Problem, str], bool]) -> dict[str, Reward]:
+def shipped(check: Check, checks: Checks | None = None) -> dict[str, Reward]:
     """The rewards that a recipe can name."""
     return {
-        "accuracy": accuracy(check), "format": format_, "summarised": summarised, "language": language, "coin": coin,
+        "accuracy": accuracy(check, checks), "format": format_, "summarised": summarised, "language": language,
+        "coin": coin,
     }  # fmt: skip
 
 

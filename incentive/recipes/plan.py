@@ -50,8 +50,10 @@ def plan(recipe: Recipe, settings: Run) -> list[str]:
     base = None
     if settings.rl or settings.eval:
         base = base_of(settings.base)
-        missing = (
-            f"base {settings.base}: not found here; give the folder of a Hugging Face checkpoint with --set base=FOLDER"
+        missing = f"base {settings.base}: " + (
+            "from the Hub, when the run starts"
+            if settings.base.startswith("hub:")
+            else "not found here; give the folder of a Hugging Face checkpoint with --set base=FOLDER"
         )
         lines.append(missing if base is None else f"base {base[0]}")
     check_names(recipe, settings)

@@ -91,6 +91,15 @@ class Routed:
         return self.grades[problem.tags["task"]](problem, samples)
 
 
+BEFORE = ("base", "zero", "zero-longer", "cold-start")  # asked in R1-Zero's template
+
+
+def template_of(cfg: Settings, stage: str) -> str:
+    """The template of a stage, or of the model that an evaluation names."""
+    assert cfg.r1 is not None
+    return cfg.template if stage in BEFORE else cfg.r1.template or cfg.template
+
+
 def _mixed(recipe: Recipe, shares: dict[str, float]) -> Any:
     from incentive.stages.evaluate import mixture
 
@@ -100,7 +109,7 @@ def _mixed(recipe: Recipe, shares: dict[str, float]) -> Any:
 
 
 def _ruled(recipe: Recipe, task: Any, weights: dict[str, float]) -> Routed:
-    grade = rewards.each({**rewards.shipped(task.check), **recipe.rewards}, weights)
+    grade = rewards.each({**rewards.shipped(task.check, task.checks), **recipe.rewards}, weights)
     return Routed(dict.fromkeys(task.tasks, grade), str(weights))
 
 
@@ -167,7 +176,12 @@ def _evaluated(run: Run, show: Show, recipe: Recipe, cfg: Settings, name: str, m
     show({"phase": "begin", "stage": f"eval-{name}"})
     tasks = {n: known(recipe.tasks, n) for n in cfg.eval.tasks}
     made = run.stage(
-        f"eval-{name}", partial(evaluate, show=show), cfg.eval, start=model, tasks=tasks, template=cfg.template
+        f"eval-{name}",
+        partial(evaluate, show=show),
+        cfg.eval,
+        start=model,
+        tasks=tasks,
+        template=template_of(cfg, name),
     )
     found: dict[str, Any] = made.meta["results"]
     return found
@@ -175,11 +189,11 @@ def _evaluated(run: Run, show: Show, recipe: Recipe, cfg: Settings, name: str, m
 
 def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact) -> dict[str, Artifact]:
     """From R1-Zero to R1 and the student, by name."""
-    from incentive import proxy
+    from incentive import helpers
     from incentive.model_reward import ModelReward
-    from incentive.restyle import restyle
     from incentive.stages.curate import curate
     from incentive.stages.prefer import labels, pairs
+    from incentive.stages.public import public
     from incentive.stages.reward_model import reward_model
     from incentive.stages.rl import rl
     from incentive.stages.sft import sft
@@ -187,12 +201,17 @@ def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact)
     r1 = cfg.r1
     assert r1 is not None
     assert cfg.rl is not None
-    held = _held(recipe, tuple({**r1.cold.tasks, **r1.reject.tasks}), cfg.eval.problems if cfg.eval else 200)
+    asked = tuple(n for n in (cfg.eval.tasks if cfg.eval else ()) if n not in r1.general_tasks)
+    held = _held(recipe, asked, cfg.eval.problems if cfg.eval else 0)
+    help_ = helpers.of(cfg, run.dir)
 
     def stage(name: str, fn: Callable[..., Artifact], section: Any, **kw: Any) -> Artifact:
         rl_ = {"metrics": run.dir / name / "metrics.jsonl", "section": section} if fn is rl else {}
         show({"phase": "begin", "stage": name, **rl_})
-        return run.stage(name, partial(fn, show=show), section, template=cfg.template, **kw)
+        called = {"spent": help_.spent} if fn in (curate, pairs, labels) else {}
+        if fn in (pairs, labels):
+            called["workers"] = help_.workers
+        return run.stage(name, partial(fn, show=show, **called), section, template=template_of(cfg, name), **kw)
 
     def reinforced(name: str, section: Any, start: Artifact, grade: Any = None, **kw: Any) -> Artifact:
         task = kw.pop("task", None) or _mixed(recipe, section.tasks)
@@ -201,26 +220,33 @@ def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact)
         )
 
     zero_ = reinforced("zero", cfg.rl, base)
+    if r1.longer:
+        zero_ = reinforced("zero-longer", r1.longer, base, continue_from=zero_)
     drawn = _mixed(recipe, r1.cold.tasks)
-    cold = stage("cold-start", curate, r1.cold, start=zero_, task=drawn, rewrite=restyle, held=held)
+    cold = stage("cold-start", curate, r1.cold, start=zero_, task=drawn, rewrite=help_.rewrite, held=held)
     dev1 = stage("dev1", sft, r1.dev1, start=base, data=[cold])
     dev2 = reinforced("dev2", r1.dev2, dev1)
-    more = run.stage("rows", rows, None, n=r1.rows, seed=cfg.seed)
+    if r1.public:
+        more = stage("rows", public, r1.public, start=base, held=held)
+    else:
+        more = run.stage("rows", rows, None, n=r1.rows, seed=cfg.seed)
     drawn = _mixed(recipe, r1.reject.tasks)
+    judges = help_.judges(drawn.tasks)
     large = stage("rejection-sampling", curate, r1.reject, start=dev2, task=drawn, data=[more],
-                  form=rewards.summarised, held=held)  # fmt: skip
+                  form=rewards.summarised, held=held, **({"judges": judges} if judges else {}))  # fmt: skip
     dev3 = stage("dev3", sft, r1.dev3, start=base, data=[large])
-    compared = stage(
-        "pairs", pairs, r1.pairs, start=dev3, task=_mixed(recipe, r1.pairs.tasks), judge=proxy.Helpful(run.config.seed)
-    )
-    labelled = stage("labels", labels, r1.labels, start=dev3, task=_mixed(recipe, r1.labels.tasks), label=proxy.safe)
+    compared = stage("pairs", pairs, r1.pairs, start=dev3, task=_mixed(recipe, r1.pairs.tasks), judge=help_.compare)
+    labelled = stage("labels", labels, r1.labels, start=dev3, task=_mixed(recipe, r1.labels.tasks), label=help_.label)
     helpful = stage("helpful", reward_model, r1.helpful, start=dev3, data=[compared])
     safety = stage("safety", reward_model, r1.safety, start=dev3, data=[labelled])
     first = reinforced("r1-reasoning", r1.reasoning, dev3)
     both = _mixed(recipe, {**r1.general.tasks, **r1.general_tasks})
-    parts: dict[str, rewards.Reward] = {"helpful": ModelReward(helpful.path), "safe": ModelReward(safety.path)}
+    parts: dict[str, rewards.Reward] = {
+        kind: ModelReward(made.path, device=r1.general.learner.device)
+        for kind, made in (("helpful", helpful), ("safe", safety))
+    }
     parts["format"] = rewards.format_
-    by_rule = rewards.each({**rewards.shipped(both.check), **recipe.rewards}, r1.general.rewards)
+    by_rule = rewards.each({**rewards.shipped(both.check, both.checks), **recipe.rewards}, r1.general.rewards)
     by_model = {kind: rewards.each(parts, {kind: 1.0, "format": 0.2}) for kind in ("helpful", "safe")}
     grades = {
         n: by_rule if n in r1.general.tasks else by_model["safe" if n in r1.labels.tasks else "helpful"]
@@ -228,6 +254,7 @@ def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact)
     }
     told = Routed(grades, f"{r1.general.rewards} {helpful.key} {safety.key}")
     last = reinforced("r1", r1.general, dev3, told, task=both, continue_from=first)
+    help_.close()
     made = {"zero": zero_, "dev1": dev1, "dev2": dev2, "dev3": dev3, "r1": last}
     if cfg.student:
         made["student"] = stage("student", sft, r1.student, start=base_of(cfg.student), data=[large])

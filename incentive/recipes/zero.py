@@ -3,7 +3,7 @@
     before = evaluate(base) -> zero = rl(base) -> after = evaluate(zero) -> summary, report
 
 Kept from the paper: accuracy and format rewards, groups of samples, 32 problems a step, temperature 1, KL in the loss.
-Changed for the miniature, each because it was measured: `ZERO_MINI_RL`. The paper's own settings are `paper`.
+Changed for the miniature, each because it was measured: `ZERO_MINI_RL`. The paper's own settings are `scale.paper`.
 """
 
 from __future__ import annotations
@@ -91,47 +91,6 @@ def zero_tiny() -> dict[str, Any]:
     return data
 
 
-def paper() -> dict[str, Any]:
-    """The paper's R1-Zero settings (arXiv 2501.12948v2, section 2 and B.4.1), its first phase: steps 1 to 8,200.
-
-    Stated by the paper: learning rate, KL coefficient, temperature, group size, problems a step, rollouts of 8,192
-    answers cut into 16 minibatches, length cap, reference refresh, template, rewards. Open in the paper and read as in
-    docs: clip 10 (stated for RL stage 1), token-level ratio with a mean over each answer, AdamW. At step 8,200 the
-    paper raises the cap to 65,536 tokens and goes on to step 10,400: that phase is a stage of its own that continues
-    weights, optimizer, reference and data cursor, not an `if` in this one. Give your base with
-    --set base=FOLDER and your problems with --set 'rl.tasks={"problems.jsonl"=1.0}'.
-    """
-    return {
-        "base": "DeepSeek-V3-Base",
-        "template": "r1-zero",  # table 1
-        "rl": {
-            "tasks": {"countdown3": 0.5, "countdown4": 0.5},  # its own prompts are not published
-            "rewards": {"accuracy": 1.0, "format": 1.0},  # 2.2: equal weight; values 1 and 0 are our choice
-            "max_steps": 10400,  # 2.3: all phases; the second begins after 8,200
-            "problems_per_step": 32,  # 2.3
-            "num_generations": 16,  # 2.3
-            "steps_per_generation": 16,  # 2.3: 8,192 answers -> 16 minibatches, one pass each
-            "sampling": {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_tokens": 32768},  # 2.3; top-p, top-k open
-            "advantage": "grpo",  # eq. 3
-            "loss_type": "grpo",  # eq. 1: 1/|o| within an answer, then the mean over answers
-            "importance_sampling_level": "token",  # open: eq. 1 prints a ratio of answers, its remark speaks of tokens
-            "epsilon": 10.0,  # stated for RL stage 1, not restated for R1-Zero
-            "beta": 0.001,  # 2.3
-            "ref_sync_steps": 400,  # 2.3
-            "dynamic_sampling": False,
-            "optim": {"learning_rate": 3e-6, "lr_scheduler_type": "constant"},  # 2.3; optimizer and schedule open
-            "eval_steps": 400,
-            "save_steps": 400,
-            "keep": "evals",
-        },
-        "eval": {
-            "tasks": ["countdown3", "countdown4"],
-            "samples": 64,  # D.1: k between 4 and 64
-            "sampling": {"temperature": 0.6, "top_p": 0.95, "max_tokens": 32768},  # D.1
-        },
-    }
-
-
 # what a run needs, looked up by name
 
 
@@ -170,24 +129,73 @@ def base_of(name: str) -> Artifact:
 def grade_of(recipe: Recipe, mixture: Any, weights: dict[str, float]) -> Any:
     from incentive import rewards
 
-    found = {**rewards.shipped(mixture.check), **recipe.rewards}
+    check_rewards(recipe, weights)
+    return rewards.each({**rewards.shipped(mixture.check, mixture.checks), **recipe.rewards}, weights)
+
+
+def check_rewards(recipe: Recipe, weights: dict[str, float]) -> None:
+    from incentive import rewards
+
+    found = {**rewards.shipped(lambda *_: False), **recipe.rewards}
     for name in weights:
         if name not in found:
             raise ConfigError(f"unknown reward {name!r}{near(name, found)}\nRewards: {', '.join(found)}.")
-    return rewards.each(found, weights)
 
 
 def check_names(recipe: Recipe, settings: Any) -> None:
-    """Every task and reward that the settings name exists; no torch.
+    """Every task and reward that the settings name exists; no torch, and nothing is fetched or made.
 
     Raises:
         ConfigError, TaskError: one does not.
     """
-    for section in (settings.rl, settings.collect, settings.eval):
-        for name in section.tasks if section else ():
-            known(recipe.tasks, name)
-    if settings.rl:
-        grade_of(recipe, known(recipe.tasks, next(iter(settings.rl.tasks))), settings.rl.rewards)
+    r1 = settings.r1
+    reinforced = [s for s in (settings.rl, *((r1.longer, r1.dev2, r1.reasoning, r1.general) if r1 else ())) if s]
+    drawn = [settings.collect, settings.eval, *((r1.cold, r1.reject, r1.pairs, r1.labels) if r1 else ())]
+    for section in [*reinforced, *(s for s in drawn if s)]:
+        for name in section.tasks:
+            looked(recipe.tasks, name)
+    for name in r1.general_tasks if r1 else ():
+        looked(recipe.tasks, name)
+    for section in reinforced:
+        check_rewards(recipe, section.rewards)
+        for name in section.tasks:
+            if name.startswith("hub:"):
+                ruled(name)
+    for rows in (settings.rows, r1.public if r1 else None):
+        for name in rows.sources if rows else ():
+            from incentive.tasks.hub import rows_of
+
+            rows_of(name)
+
+
+def looked(own: dict[str, Any], name: str) -> None:
+    """A task of that name exists. Of a data set only the name is read.
+
+    Raises:
+        TaskError: there is none.
+    """
+    if name.startswith("hub:") and name not in own:
+        from incentive.tasks import hub
+
+        hub.parsed(name)
+    elif not name.startswith("reasoning-gym/") or name in own:
+        known(own, name)
+
+
+def ruled(name: str) -> None:
+    """A rule checks the answers of a data set's task: only such prompts are reinforced by their accuracy.
+
+    Raises:
+        ConfigError: none does.
+    """
+    from incentive.tasks import hub
+
+    fields = hub.parsed(name)[1]
+    if not fields.answer or fields.check == "judge":
+        why = "check=judge" if fields.answer else "no answer"
+        raise ConfigError(
+            f"{name[:80]}: {why}: no rule can check it\nUse it in r1.reject.tasks (judge) or r1.general_tasks."
+        )
 
 
 class _Tagged:
