@@ -3,7 +3,6 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUN ?= runs/zero-mini
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
@@ -22,12 +21,19 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	@$(BIN)/python -m incentive.model.kernels
 	@touch $@
 
-r1: setup ## R1-Zero from the base model in the repository: the main job, minutes on two cores
-	@if [ -f $(RUN)/done.json ]; then echo "$(RUN) is done: its report is $(RUN)/report.html. For another: make r1 RUN=runs/mine"; \
-	elif [ -f $(RUN)/run.json ]; then $(BIN)/incentive run zero-mini --run $(RUN) --resume; \
-	else $(BIN)/incentive run zero-mini --run $(RUN); fi
+r1: setup ## the whole recipe, from a base to R1-Zero, R1 and a small model: the main job, on two cores
+	$(call go,r1-mini)
 
-zero: r1 ## the same: the first rise alone
+zero: setup ## R1-Zero alone, in the world of base-mini: minutes on two cores
+	$(call go,zero-mini)
+
+# run a recipe in its directory: begin, go on where it was stopped, or say that it is done
+define go
+@run=$(or $(RUN),runs/$(1)); \
+if [ -f $$run/done.json ]; then echo "$$run is done: its report is $$run/report.html. For another: make $@ RUN=runs/mine"; \
+elif [ -f $$run/run.json ]; then $(BIN)/incentive run $(1) --run $$run --resume; \
+else $(BIN)/incentive run $(1) --run $$run; fi
+endef
 
 test: setup ## run the tests, on two processes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
@@ -39,6 +45,7 @@ prove: setup ## rerun the long measurements (hours) and write docs/results.md
 	@$(BIN)/incentive run controls-mini --run runs/prove $$(test -f runs/prove/run.json && echo --resume)
 	@cp runs/prove/results.md docs/results.md && mkdir -p docs/results && cp runs/prove/digests/*.json docs/results/
 	@$(BIN)/python prove/kills.py
+	@$(BIN)/python prove/kills.py --recipe r1-tiny --every-stage
 	@$(BIN)/python prove/attacks.py
 	@$(BIN)/python prove/fuzz.py
 	@$(BIN)/python prove/attacks_sandbox.py

@@ -160,6 +160,9 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a stopped or killed run, or extend a finished one.")
     ] = False,
+    until: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Stop after this stage; --resume goes on from there.")
+    ] = None,
     rerun: Annotated[
         list[str] | None, typer.Option(metavar="STAGE", help="Do a stage and what follows from it anew; repeatable.")
     ] = None,
@@ -177,6 +180,7 @@ def run(
       base-mini        make the base model from nothing (half an hour)
       base-wide        a base of the wide world: two languages, programs, talk (an hour)
       r1-mini          R1-Zero, then every stage to R1, on what base-wide made
+      r1-tiny          the same stages in 90 seconds, with no claim to learn
       rejection-mini   a control: the base fine-tuned on its own right answers
       evaluate-mini    evaluate one model, every answer kept
       controls-mini    R1-Zero on several seeds beside all its controls (hours)
@@ -190,6 +194,7 @@ def run(
       incentive run zero-mini --resume --set rl.max_steps=200     train on
       incentive run zero-mini --set base=my-model --dry-run       look first
       incentive run zero-mini --resume --rerun after              evaluate anew
+      incentive run r1-mini --until dev2                          the first stages alone
       incentive run mine.py                                       your own task
 
     Ctrl-C saves and says how to go on. A resume starts from the settings stored in the directory; --seed and --set
@@ -207,19 +212,19 @@ def run(
         stored = stored_config(where) if resume else None
         settings = recipes.resolve(found, sets or [], seed, stored)
         if dry_run:
-            _plan(found, settings, where)
+            _plan(found, settings, where, until)
             return
         if rerun and not (where / "run.json").is_file():
             raise RunError(f"--rerun {rerun[0]}: there is no run in {where}\nGive its directory with --run.")
-        recipes.launch(found, settings, where, resume, rerun or [], plain or None)
+        recipes.launch(found, settings, where, resume, rerun or [], plain or None, until)
 
 
-def _plan(recipe: Recipe, settings: Any, where: Path) -> None:
+def _plan(recipe: Recipe, settings: Any, where: Path, until: str | None) -> None:
     """Settings, and what they mean in words."""
     from incentive import config
     from incentive.recipes.plan import plan
 
-    lines = plan(recipe, settings)
+    lines = plan(recipe, settings, until)
     _out(config.to_toml(settings))
     _out(f"# Plan of {recipe.name} in {where}; nothing was started.")
     for line in lines:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import sys
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incentive import config
+from incentive.ahead import Ahead, Planned, rows_of, seconds
+from incentive.config import SFT, Draw, RewardModel
 from incentive.ledger import duration
 from incentive.run import Interrupt
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 REDRAW, LINE = 0.25, 3.0  # seconds between redraws of the panel, between plain lines within a phase
+BATCH = 64  # problems that a stage that samples asks at once
 STALL = 300.0  # seconds without an event after which a phase is named as stalled
 MARKS = {"ok": "ok  ", "warn": "warn", "stop": "STOP"}
 
@@ -86,15 +88,25 @@ class View:
     Args:
         interrupt: asked to stop the run where the output is closed.
         plain: lines in place of the panel; by default whatever the terminal can.
+        stages: of the pipeline in order, where they are known before it runs.
+        until: the stage after which the run will stop.
     """
 
     def __init__(
-        self, settings: config.Run, directory: Path, interrupt: Interrupt | None = None, plain: bool | None = None
+        self,
+        settings: config.Run,
+        directory: Path,
+        interrupt: Interrupt | None = None,
+        plain: bool | None = None,
+        stages: Sequence[Planned] = (),
+        until: str | None = None,
     ):
         self.settings, self.dir, self.interrupt = settings, directory, interrupt
+        self.ahead, self.announced = Ahead(stages, directory, until), True
         self.ascii, self.draws = ascii_only(), rich_terminal(plain)
         self.began, self.shown, self.closed = time.monotonic(), 0.0, False
-        self.before = 0.0  # seconds of earlier starts
+        kept = (p for p in directory.glob("*/metrics.jsonl") if ".old-" not in p.parent.name)
+        self.before = sum(seconds(row) for path in kept for row in rows_of(path))  # of earlier starts
         self.stage, self.phase = "", ""
         self.reinforced = False  # this stage is RL: it has steps, curves and a doctor
         self.done = self.total = self.first = 0
@@ -187,13 +199,19 @@ class View:
         elif phase == "rollout":
             self.thought, self.thought_step = pick(event["groups"]), event.get("step", 0)
             return
-        elif phase == "step":
+        if not self.announced and phase != "begin":
+            self._announce()
+        if phase == "step":
             self._step(event)
             return
         if changed:
             self.phase = phase
             if phase in ("begin", "pretrain", "sampling"):  # an evaluation's first event comes late: its clock runs
                 self.phase_began, self.first = now, int(event.get("done", 0))
+            elif self.counted() == "step":  # a resumed stage does not begin at 0
+                self.phase_began, self.first = now - seconds(event), int(event["done"]) - 1
+            elif self.counted() == "problems":
+                self.first = max(0, int(event["done"]) - BATCH)
         self.done, self.total = int(event.get("done", 0)), int(event.get("total", 0))
         self.step = int(event.get("step", self.step))
         if phase == "pretrain":
@@ -210,24 +228,32 @@ class View:
             with self._guarded():
                 self._console.print(self.panel())  # its curves stay on the screen
             self.findings = []
-        self.stage, self.rows, self.done, self.total = event["stage"], [], 0, 0
+        self.stage, self.rows, self.done, self.total, self.step = event["stage"], [], 0, 0, 0
+        self.ahead.begin(self.stage)
+        self.announced = self.stage not in self.ahead.names
+        if not self.announced and not (self.dir / self.stage / "done.json").exists():  # if it is, it may be remembered
+            self._announce()
         path = event.get("metrics")
         self.reinforced = path is not None
         if path is not None and path.exists():  # a resumed run: its curves go on
-            for line in path.read_bytes().splitlines():
-                with contextlib.suppress(ValueError):
-                    self.rows.append(json.loads(line))
+            self.rows = rows_of(path)
             kept = [int(p.name[5:]) for p in path.parent.glob("checkpoints/step-*") if p.name[5:].isdigit()]
             last = max(kept, default=-1)
             self.rows = [r for r in self.rows if r.get("step", 0) <= last]
             self.step = max(last, 0)
-            self.before = sum(_seconds(r) for r in self.rows)
         if section := event.get("section"):
             from incentive.doctor import Doctor
 
+            self.steps = section.max_steps
             self.doctor = Doctor(section)
             for row in self.rows:
                 self.doctor.see(row)
+
+    def _announce(self) -> None:
+        """Which stage begins, and what remains: a line; the panel shows both all the time."""
+        self.announced = True
+        if self._live is None:
+            self.tell([self.ahead.told()])
 
     def _preflight(self, findings: list[Any]) -> None:
         lines = ["preflight"]
@@ -245,6 +271,8 @@ class View:
         self.rows.append(row)
         self.step, self.steps, self.phase = int(row["step"]), int(row.get("total", self.steps)), ""
         self._examine(row)
+        if self.ahead.now is not None:
+            self.ahead.see(self.ahead.now, self.rows[-20:])
         if self._live is not None:
             self.redraw(force=True)
         else:
@@ -268,15 +296,15 @@ class View:
     def seconds_left(self) -> float | None:
         """Of this stage: by the last 20 steps in RL, by this phase's rate elsewhere."""
         if self.reinforced:
-            recent = [_seconds(r) for r in self.rows if r.get("step")][-20:]
+            recent = [seconds(r) for r in self.rows if r.get("step")][-20:]
             return (self.steps - self.step) * sum(recent) / len(recent) if recent else None
         passed, made = time.monotonic() - self.phase_began, self.done - self.first
         return passed / made * (self.total - self.done) if made > 0 else None
 
     def cost(self) -> tuple[float, float]:
         """(seconds, US dollars) so far, by the ledger's arithmetic: cores held x hours x price."""
-        seconds = self.before + time.monotonic() - self.began
-        return seconds, seconds * self.settings.threads / 3600 * self.settings.price_per_core_hour
+        passed = self.before + time.monotonic() - self.began
+        return passed, passed * self.settings.threads / 3600 * self.settings.price_per_core_hour
 
     # plain
 
@@ -292,13 +320,22 @@ class View:
         if self.phase == "pretrain" and self.rows:
             more = f"  loss {self.rows[-1].get('loss', float('nan')):.3f}"
         ahead = f"  {duration(left)} left" if left is not None and self.done < self.total else ""
-        return f"{self.stage}  {self.phase_name()} {self.done}/{self.total} {share}{rate}{more}{ahead}"
+        return (
+            f"{self.ahead.label(self.stage)}  {self.phase_name()} {self.done}/{self.total} {share}{rate}{more}{ahead}"
+        )
 
     def phase_name(self) -> str:
-        return {"corpus": "documents", "pretrain": "step"}.get(self.phase, "answers")
+        return {"corpus": "documents", "pretrain": "step"}.get(self.phase, self.counted())
+
+    def counted(self) -> str:
+        """What this stage's events count."""
+        section = self.ahead.now.section if self.ahead.now else None
+        return (
+            "step" if isinstance(section, SFT | RewardModel) else "problems" if isinstance(section, Draw) else "answers"
+        )
 
     def _plain_step(self, row: dict[str, Any]) -> str:
-        parts = [f"{self.stage}  step {self.step}/{self.steps}"]
+        parts = [f"{self.ahead.label(self.stage)}  step {self.step}/{self.steps}"]
         for name, key, form in (
             ("right", "rewards/accuracy/mean", "{:.1%}"), ("val", "val/accuracy", "{:.1%}"),
             ("reward", "reward", "{:.3f}"), ("tokens", "completions/mean_length", "{:.0f}"),
@@ -308,7 +345,7 @@ class View:
             if isinstance(row.get(key), int | float):
                 parts.append(f"{name} {form.format(row[key])}")
         left = self.seconds_left()
-        parts.append(f"{_seconds(row):.1f} s")
+        parts.append(f"{seconds(row):.1f} s")
         if left is not None and self.step < self.steps:
             parts.append(f"{duration(left)} left")
         return "  ".join([*parts, f"${self.cost()[1]:.4f}"])
@@ -332,17 +369,19 @@ class View:
         width = self._console.width if self._console else 80
         inner = max(30, min(width, 110) - 4)
         parts: list[RenderableType] = [self._bar(inner)]
+        if self.ahead.stages:
+            parts.append(self._stages())
         if self.reinforced or (self.stage == "base" and self.rows):
             parts += [Text(), self._curves(inner)]
         if self.reinforced and self.thought:
             parts += [Text(), self._thought(inner)]
-        seconds, money = self.cost()
+        passed, money = self.cost()
         cores = f"{self.settings.threads} core" + ("s" if self.settings.threads > 1 else "")
         price = f"${self.settings.price_per_core_hour:g} a core-hour, {cores}"
-        parts += [Text(), Text(f"{duration(seconds)} so far   ${money:.4f} at {price}", style="dim")]
+        parts += [Text(), Text(f"{duration(passed)} so far   ${money:.4f} at {price}", style="dim")]
         for f in self.findings:
             parts.append(Text(f"{f.level}: {f.what}; {f.advice}", style=_STYLES.get(f.level, "")))
-        title = f" {self.settings.recipe}: {_STAGE_NAMES.get(self.stage, self.stage or 'starting')} "
+        title = f" {self.settings.recipe}: {self.ahead.label(self.stage) or 'starting'} "
         return Panel(
             Rows(*parts), title=title, title_align="left", width=inner + 4, box=box.ROUNDED, border_style="cyan"
         )
@@ -371,6 +410,18 @@ class View:
         full = round(room * done / total) if total else 0
         text = Text("━" * full, style="green")
         return text.append("━" * (room - full), style="bright_black").append(f"   {words}", style="bold")
+
+    def _stages(self) -> RenderableType:
+        """Every stage: done, running, ahead; and how long those ahead will take."""
+        from rich.text import Text
+
+        text = Text()
+        for n, name in enumerate(self.ahead.names[: self.ahead.last + 1]):
+            mark, style = ("✓", "green") if n < self.ahead.at else ("▸", "bold") if n == self.ahead.at else ("·", "dim")
+            text.append(f"{mark} {name}  ", style=style)
+        if time := self.ahead.time():
+            text.append(f"\nafter this stage {time}", style="dim")
+        return text
 
     def _curves(self, width: int) -> RenderableType:
         from rich.table import Table
@@ -415,7 +466,6 @@ class View:
 
 
 _STYLES = {"ok": "green", "warn": "yellow", "stop": "bold red"}
-_STAGE_NAMES = {"before": "the base, before", "zero": "R1-Zero learns", "after": "after", "base": "the base model"}
 _PHASES = {"update": "updating", "probe": "probing val", "save": "saving"}
 _CURVES: tuple[tuple[str, str, str, float | None, str], ...] = (  # name, key, how it reads, top (None: its own), style
     ("right answers", "rewards/accuracy/mean", "{:.0%}", 1.0, "green"),
@@ -425,12 +475,6 @@ _CURVES: tuple[tuple[str, str, str, float | None, str], ...] = (  # name, key, h
     ("cut at the cap", "completions/clipped_ratio", "{:.0%}", 1.0, "yellow"),
 )
 _BASE_CURVES: tuple[tuple[str, str, str, float | None, str], ...] = (("loss", "loss", "{:.3f}", None, "cyan"),)
-
-
-def _seconds(row: dict[str, Any]) -> float:
-    """What a row cost, as the ledger counts it."""
-    whole = row.get("time/step")
-    return float(whole if whole is not None else sum(v for k, v in row.items() if k.startswith("time/") and v))
 
 
 def silence(stream: Any = None) -> None:
@@ -471,7 +515,8 @@ def learned(summary: dict[str, Any], directory: Path, report: Path | None) -> li
     if "cost" in summary:
         lines.append(f"  cost in all ${summary['cost']:.4f} ({summary.get('core_hours', 0.0):.3f} core-hours)")
     lines += _stages(summary.get("table", {}))
-    made = (directory / s / "model" for s in ("r1", "zero", "base"))
+    lines += [f"  right answers on val, {name}: {share:.1%}" for name, share in summary.get("val", {}).items()]
+    made = (directory / s / "model" for s in (*reversed(summary.get("done", [])), "r1", "zero", "base"))
     weights = next((path for path in made if path.is_dir()), None)
     if weights:
         lines.append(f"  the model: {weights}")

@@ -10,6 +10,7 @@ and 1 less than the worst other one to a helpful one, or leaving the thinking op
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ from incentive.model.checkpoint import CheckpointError, resolve
 from incentive.model.plain import Plain
 from incentive.model.scored import Scored, load_scored, rows_of
 from incentive.records import Example, Problem, Sample
+from incentive.rewards import Reward
 from incentive.run import folder_key
 from incentive.threads import lanes
 
@@ -81,3 +83,9 @@ class ModelReward:
         """transformers' own models may fail beyond their context, which an answer can cause."""
         room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         return room is None or len(row.ids) <= room or not isinstance(model.trunk, Plain)
+
+
+def later(folder: Path, device: str = "cpu") -> Reward:
+    """`ModelReward(folder)`, loaded when it is first asked: a start that finds its last stage done loads no model."""
+    model = cache(ModelReward)
+    return lambda problem, samples: model(folder, device=device)(problem, samples)

@@ -53,6 +53,10 @@ class Stopped(Exception):
     """A run that was asked to stop and has saved. The message says how to go on."""
 
 
+class Reached(Exception):
+    """The stage is done that a run was to go up to."""
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -587,6 +591,8 @@ class Run:
         self, directory: Path, settings: config.Run, interrupt: Interrupt | None, say: Callable[[str], None], lock: int
     ) -> None:
         self.dir, self.config, self.interrupt, self.say, self._fd = directory, settings, interrupt, say, lock
+        self.stages: tuple[str, ...] = ()  # of the pipeline, where they are known before it runs
+        self.until: str | None = None  # the stage to stop after
         self.warnings: list[str] = []
         self.command = f"incentive run {shlex.quote(settings.recipe)} --run {shlex.quote(str(directory))} --resume"
         self._keys: dict[str, str] = {}
@@ -677,7 +683,26 @@ class Run:
 
         All arguments count in the key but those in `UNKEYED`; bind what must not (a live view) with functools.partial.
         The artifact's own key counts the steps too, so that what follows from an extended stage is made again.
+
+        Raises:
+            Reached: it is the stage that the run was to go up to, and it is done.
         """
+        if self.stages and name not in self.stages:
+            raise ValueError(f"stage {name!r} is not in the list of its pipeline's stages: {', '.join(self.stages)}")
+        made = self._stage(name, fn, section, start, data, **kw)
+        if name == self.until:
+            raise Reached(name)
+        return made
+
+    def _stage(
+        self,
+        name: str,
+        fn: Callable[..., Artifact],
+        section: BaseModel | None,
+        start: Artifact | None,
+        data: Collection[Any],
+        **kw: Any,
+    ) -> Artifact:
         inputs = {"start": _ident(start), "data": _ident(list(data)), **{k: _ident(v) for k, v in kw.items()}}
         material = {"stage": name, "seed": self.config.seed, "section": _settings(section), "inputs": inputs}
         key, steps, folder = _digest(material), getattr(section, "max_steps", None), self.dir / name

@@ -39,10 +39,14 @@ def main(rounds: int = 3) -> None:
     for name, (kind, gold, answers) in SETS.items():
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "problems.jsonl"
-            lines = [{"prompt": f"{n}?", "answer": gold.format(n=n), "check": kind, "split": "train"} for n in range(11, 43)]
+            lines = [
+                {"prompt": f"{n}?", "answer": gold.format(n=n), "check": kind, "split": "train"} for n in range(11, 43)
+            ]
             file.write_text("".join(json.dumps(x) + "\n" for x in lines))
             task = Jsonl(file)
-        asked = [(p, [a.format(n=p.prompt[:-1]) for a in answers]) for p in (task.problem(0, "train", i) for i in range(32))]
+        asked = [
+            (p, [a.format(n=p.prompt[:-1]) for a in answers]) for p in (task.problem(0, "train", i) for i in range(32))
+        ]
         total = sum(len(a) for _, a in asked)
         grader = grade.shared(kind == "maths")
         task.checks(*asked[0])

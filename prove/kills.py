@@ -1,16 +1,18 @@
-"""Twenty kills at random moments: a run that is killed and resumed ends with the bytes of the run never stopped.
+"""Kills at random moments: a run that is killed and resumed ends with the bytes of the run never stopped.
 
     python prove/kills.py [--base base-mini] [--kills 20] [--set rl.max_steps=6] [--dir DIR]
+    python prove/kills.py --recipe r1-tiny --every-stage
 
 One run goes through. Others are killed (SIGKILL) at a moment drawn anew for each start, in preflight, evaluation,
-rollout, update or while a file is written, and each is gone on with by `--resume` until it is done. Compared for every
-stage: metrics without what the clock says, rollouts, checkpoints, models, best and results. Prints one line of JSON;
-exits 1 where anything differs.
+rollout, update or while a file is written, or once inside every stage; each is gone on with by `--resume` until it is
+done. Compared for every stage: metrics without what the clock says, rollouts, checkpoints, models, best, data sets and
+results; for the run its summary with the table. Prints one line of JSON; exits 1 where anything differs.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -22,7 +24,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-KEPT = ("results.json", "best.json", "state.json", "model.safetensors", "training.safetensors", "config.json")
+KEPT = (
+    "results.json",
+    "best.json",
+    "state.json",
+    "done.json",
+    "model.safetensors",
+    "training.safetensors",
+    "config.json",
+)
+CLOCK = ("train_seconds", "evaluate_seconds", "cost", "core_hours", "peak_memory_mib")  # what a summary has from it
 
 
 def fingerprint(run: Path) -> dict[str, Any]:
@@ -32,6 +43,10 @@ def fingerprint(run: Path) -> dict[str, Any]:
         name = path.relative_to(run).as_posix()
         if any(part.endswith((".tmp", ".old", ".dropped")) for part in path.relative_to(run).parts):
             continue  # what a kill left behind and nobody reads
+        if path.parts[-3] == "checkpoints" and "save_steps" not in (path.parents[2] / "stage.json").read_text():
+            continue  # saved by the clock
+        if path.name == "summary.json":
+            found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k not in CLOCK}
         if path.name == "metrics.jsonl":
             rows = [json.loads(line) for line in path.read_text().splitlines()]
             found[name] = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
@@ -51,6 +66,11 @@ class Runs:
 
     def __init__(self, folder: Path, recipe: str, sets: list[str]):
         self.folder, self.recipe, self.sets = folder, recipe, [x for s in sets for x in ("--set", s)]
+        self.names: list[str] = []  # of the runs that are killed
+
+    def another(self) -> str:
+        self.names.append(f"killed-{len(self.names) + 1}")
+        return self.names[-1]
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
         run = self.folder / name
@@ -71,11 +91,68 @@ class Runs:
             time.sleep(0.002)
 
 
+def killed_at_random(runs: Runs, span: float, kills: int, rng: random.Random) -> Counter[str]:
+    """Kill runs `killed-1`, `killed-2`, ... at moments drawn anew until there were so many; where each was."""
+    moments: Counter[str] = Counter()
+    while moments.total() < kills:
+        name = runs.another()
+        while True:
+            child = runs.start(name)
+            if moments.total() < kills:
+                runs.opened(child, name)
+                # a quarter of the whole: late enough to get on, so that later starts are killed deeper in the run
+                try:
+                    child.wait(timeout=rng.uniform(0, span / 4))
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+                    moments[where(runs.folder / name)] += 1
+                    continue
+            runs.finish(child, name)
+            break
+    return moments
+
+
+def killed_in_each(runs: Runs, lengths: dict[str, float], rng: random.Random) -> Counter[str]:
+    """Kill a run once inside every stage, at a moment drawn from the time that the stage took; where each was. A stage
+    that ends before its kill comes is tried again in another run."""
+    moments: Counter[str] = Counter()
+    left = dict(lengths)
+    while left:
+        name = runs.another()
+        while True:
+            child = runs.start(name)
+            runs.opened(child, name)
+            while child.poll() is None and where(runs.folder / name) not in left:
+                time.sleep(0.002)
+            if (stage := where(runs.folder / name)) not in left:
+                break
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=rng.uniform(0, 0.9 * left[stage]))
+            child.kill()
+            child.wait()
+            if stage != (hit := where(runs.folder / name)):
+                left[stage] /= 2  # too late: sooner, in the next run
+            left.pop(hit, None)
+            moments[hit] += 1
+        runs.finish(child, name)
+    return moments
+
+
+def lengths_of(run: Path) -> dict[str, float]:
+    """Seconds that each stage of a finished run took."""
+    found = {
+        p.parent.name: (p.stat().st_mtime, (p.parent / "stage.json").stat().st_mtime) for p in run.glob("*/done.json")
+    }
+    return {name: done - began for name, (done, began) in sorted(found.items(), key=lambda item: item[1])}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="zero-tiny")
     parser.add_argument("--base", default="base-mini")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--every-stage", action="store_true", help="in place of --kills: once inside every stage")
     parser.add_argument("--seed", type=int, help="of the moments; by default the clock's")
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--dir", type=Path, help="keep the runs here")
@@ -94,33 +171,17 @@ def main() -> int:
     runs.finish(child, "through")
     span = time.monotonic() - opened
     want = fingerprint(folder / "through")
-
-    kills, lives, moments, differ = 0, 0, Counter[str](), []
-    while kills < args.kills:
-        lives += 1
-        name, done = f"killed-{lives}", False
-        while not done:
-            child = runs.start(name)
-            if kills < args.kills:
-                runs.opened(child, name)
-                # a quarter of the whole: late enough to get on, so that later starts are killed deeper in the run
-                delay = rng.uniform(0, span / 4)
-                try:
-                    child.wait(timeout=delay)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait()
-                    kills += 1
-                    moments[where(folder / name)] += 1
-                    continue
-            runs.finish(child, name)
-            done = True
+    lengths = lengths_of(folder / "through")
+    moments = killed_in_each(runs, lengths, rng) if args.every_stage else killed_at_random(runs, span, args.kills, rng)
+    differ = []
+    for name in runs.names:
         got = fingerprint(folder / name)
         differ += [f"{name}/{n}" for n in sorted(want.keys() | got.keys()) if want.get(n) != got.get(n)]
     report = {
-        "kills": kills, "identical": not differ, "runs": lives, "killed_in": dict(moments), "compared": len(want),
-        "differences": differ[:20], "recipe": args.recipe, "base": args.base, "seed": seed, "dir": str(folder),
-        "uninterrupted_seconds": round(span, 1), "seconds": round(time.monotonic() - began, 1),
+        "kills": moments.total(), "identical": not differ, "runs": len(runs.names), "stages": len(lengths),
+        "killed_in": dict(moments), "compared": len(want), "differences": differ[:20], "recipe": args.recipe,
+        "base": args.base, "seed": seed, "dir": str(folder), "uninterrupted_seconds": round(span, 1),
+        "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
     print(json.dumps(report))
     return 1 if differ else 0

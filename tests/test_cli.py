@@ -255,7 +255,7 @@ def test_own_task_and_reward_in_a_python_file(tmp_path: Path, tiny_model: Path) 
 def test_a_run_prints_lines_and_ends_with_what_was_learned(finished: tuple[Path, str]) -> None:
     run, text = finished
     assert text.isascii()
-    assert "zero  step 2/2" in text
+    assert "zero, 2 of 3  step 2/2" in text
     assert "What was learned" in text
     assert "the report: " in text
     summary = json.loads((run / "summary.json").read_text())

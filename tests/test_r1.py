@@ -3,58 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from incentive import recipes
-from incentive.recipes import r1
+from incentive import model_reward, recipes
+from incentive.ahead import Planned
+from incentive.recipes import r1, stages
 from incentive.records import Problem, Sample, Score
-from incentive.run import read_lines
+from incentive.run import Run, read_lines, stored_config
 
 STAGES = ("zero", "cold-start", "dev1", "dev2", "rows", "rejection-sampling", "dev3", "pairs", "labels", "helpful", "safety",
           "r1-reasoning", "r1", "student")  # fmt: skip
 
 
-def small() -> dict[str, Any]:
-    """On the base in the package, which knows two of the tasks and no talk: no claim to learn."""
-    tasks = {"countdown3": 1.0, "logic": 1.0}
-    length = {"temperature": 1.0, "max_tokens": 64}
-    talk = {**length, "max_tokens": 128}
-    rl = {
-        "tasks": tasks,
-        "problems_per_step": 4,
-        "num_generations": 4,
-        "eval_steps": 0,
-        "save_steps": 1,
-        "sampling": length,
-    }
-    drawn = {"samples": 4, "sampling": length}
-    curate = {"tasks": tasks, "problems": 64, **drawn}
-    return {
-        "base": "base-mini",
-        "student": "base-mini",
-        "threads": 1,
-        "rl": {**rl, "max_steps": 2},
-        "r1": {
-            "cold": curate, "dev1": {"epochs": 1}, "dev2": {**rl, "max_steps": 1}, "reject": {**curate, "problems": 128},
-            "dev3": {"epochs": 3, "tokens_per_step": 2048}, "rows": 300,
-            "pairs": {"tasks": {"general": 1.0}, "problems": 300, "threshold": 0.0, "samples": 6, "sampling": talk},
-            "labels": {"tasks": {"harm": 1.0}, "problems": 128, "samples": 4, "sampling": talk},
-            "helpful": {"batch": 64}, "safety": {"kind": "pointwise", "batch": 64},
-            "reasoning": {**rl, "max_steps": 1}, "general": {**rl, "max_steps": 3, "num_generations": 2},
-            "general_tasks": {"general": 1.0, "harm": 1.0}, "student": {"epochs": 1},
-        },
-        "eval": {"tasks": ["countdown3", "harm"], "problems": 8, "samples": 2, "also_t1": False,
-                 "sampling": {"temperature": 0.6, "top_p": 0.95, "max_tokens": 64}},
-    }  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("r1") / "run"
-    return folder, recipes.run("r1-mini", folder, plain=True, **small())
+    return folder, recipes.run("r1-tiny", folder, plain=True, threads=1)
 
 
 def test_every_stage_is_done_and_hands_over(done: tuple[Path, dict[str, Any]]) -> None:
@@ -68,6 +36,46 @@ def test_every_stage_is_done_and_hands_over(done: tuple[Path, dict[str, Any]]) -
                           ("safety", "labels"), ("r1", "r1-reasoning"), ("student", "rejection-sampling")):  # fmt: skip
         assert keys[parent]["artifact"] in keys[child]["inputs"], (child, parent)
     assert keys["r1"]["meta"]["steps"] == 3
+
+
+def test_the_list_of_stages_is_what_runs(done: tuple[Path, dict[str, Any]]) -> None:
+    """Their order, what each starts from and learns from."""
+    folder, _ = done
+    every = planned(folder)
+    began = sorted(folder.glob("*/stage.json"), key=lambda p: p.stat().st_mtime_ns)
+    assert [p.parent.name for p in began] == [p.name for p in every]
+    keys = {p.name: json.loads((folder / p.name / "done.json").read_text()) for p in every}
+    for p in every:
+        for parent in (p.start, *p.data):
+            if parent in keys and p.name != "r1":  # whose rewards are models
+                assert keys[parent]["artifact"] in keys[p.name]["inputs"], (p.name, parent)
+
+
+def planned(folder: Path) -> list[Planned]:
+    recipe = recipes.load("r1-tiny")
+    return stages.planned(recipe, recipes.resolve(recipe, stored=stored_config(folder)))
+
+
+@pytest.mark.parametrize("name", [p.name for p in r1.stages(recipes.resolve(recipes.load("r1-tiny")))])
+def test_a_rerun_sets_aside_all_that_follows(name: str, done: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, _ = done
+    every = planned(folder)
+    for p in every:
+        (tmp_path / p.name).mkdir()
+        for file in ("stage.json", "done.json"):
+            shutil.copy(folder / p.name / file, tmp_path / p.name)
+    for file in ("run.json", "config.toml", "environment.json", "done.json"):
+        shutil.copy(folder / file, tmp_path)
+    recipe = recipes.load("r1-tiny")
+    settings = recipes.resolve(recipe, stored=stored_config(tmp_path))
+    with Run.open(tmp_path, settings, resume=True, say=lambda _: None) as run:
+        stages.set_aside(run, [name], every)
+    wanted = {name}
+    for p in every:
+        wanted |= {p.name} if {p.start, *p.data} & wanted else set()
+    left = {p.name for p in every if (tmp_path / p.name).exists()}
+    assert {p.name for p in every} - left == wanted
+    assert not (tmp_path / "done.json").exists()
 
 
 def test_the_last_part_grades_each_prompt_by_its_own_rewards(done: tuple[Path, dict[str, Any]]) -> None:
@@ -85,10 +93,17 @@ def test_the_last_part_grades_each_prompt_by_its_own_rewards(done: tuple[Path, d
 
 def test_a_second_start_does_nothing_and_a_change_reruns_what_follows(done: tuple[Path, dict[str, Any]]) -> None:
     folder, told = done
+
+    def loaded(*_: Any) -> None:
+        raise AssertionError("a reward model was loaded")
+
     before = {name: (folder / name / "done.json").stat().st_mtime_ns for name in STAGES}
-    settings = small()
-    settings["r1"]["safety"]["epochs"] = 1
-    assert recipes.run("r1-mini", folder, resume=True, plain=True, **settings)["table"].keys() == told["table"].keys()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_reward.ModelReward, "__init__", loaded)
+        told = recipes.run("r1-tiny", folder, resume=True, plain=True)
+    assert before == {name: (folder / name / "done.json").stat().st_mtime_ns for name in STAGES}
+    changed = {"safety": {"epochs": 2}}
+    assert recipes.run("r1-tiny", folder, resume=True, plain=True, r1=changed)["table"].keys() == told["table"].keys()
     after = {name: (folder / name / "done.json").stat().st_mtime_ns for name in STAGES}
     assert {name for name in STAGES if before[name] != after[name]} == {"safety", "r1"}
 

@@ -9,9 +9,9 @@ A recipe is named, or is a TOML file, or a Python file of the user's. In a noteb
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import inspect
-import json
 import os
 import shutil
 import sys
@@ -22,9 +22,9 @@ from typing import Any
 
 from incentive import config
 from incentive.config import ConfigError
-from incentive.recipes import base, controls, plan, r1, scale, zero
+from incentive.recipes import base, controls, plan, r1, scale, stages, zero
 from incentive.recipes.base import Pipeline, Recipe, Show, near
-from incentive.run import Interrupt, Run, RunError, Stopped, stored_config
+from incentive.run import Interrupt, Reached, Run, Stopped, stored_config
 
 RECIPES: dict[str, tuple[Callable[[], dict[str, Any]], Pipeline]] = {
     "zero-mini": (zero.zero_mini, zero.pipeline),
@@ -37,13 +37,13 @@ RECIPES: dict[str, tuple[Callable[[], dict[str, Any]], Pipeline]] = {
     "base-mini": (base.base_mini, base.pipeline),
     "base-wide": (base.base_wide, base.pipeline),
     "r1-mini": (r1.r1_mini, r1.pipeline),
+    "r1-tiny": (r1.r1_tiny, r1.pipeline),
     "zero-qwen2.5-1.5b": (scale.zero_qwen_1_5b, zero.pipeline),
     "r1-qwen2.5-1.5b": (scale.r1_qwen_1_5b, r1.pipeline),
     "r1-qwen2.5-7b": (scale.r1_qwen_7b, r1.pipeline),
     "distill-qwen2.5-1.5b": (scale.distill_qwen_1_5b, scale.distill),
     "paper": (scale.paper, r1.pipeline),
 }
-STAGES = {zero.pipeline: ("before", "zero", "after"), base.pipeline: ("base",)}
 
 
 def load(name: str) -> Recipe:
@@ -182,45 +182,31 @@ def _measured(settings: config.Run, say: Callable[[str], None] = print) -> confi
     that a resumed run computes as it began."""
     from incentive.model.checkpoint import fastest_dtype
 
-    found = {}
-    for name in ("pretrain", "rl", "sft"):
-        section = getattr(settings, name)
-        if section is not None and section.learner.dtype == "auto":
-            learner = section.learner.model_copy(update={"dtype": fastest_dtype(section.learner.device)})
-            found[name] = section.model_copy(update={"learner": learner})
-    settings = settings.model_copy(update=found)
-    if settings.rl and (base := plan.base_of(settings.base)):
-        fits = plan.micro_batch(settings.rl, *base, settings.threads)
-        if fits < settings.rl.learner.tokens_per_micro_batch:
-            say(f"rl.learner.tokens_per_micro_batch is lowered to {fits} to fit into memory; the results stay the same")
-            learner = settings.rl.learner.model_copy(update={"tokens_per_micro_batch": fits})
-            settings = settings.model_copy(update={"rl": settings.rl.model_copy(update={"learner": learner})})
-    return settings
+    fastest = functools.cache(fastest_dtype)  # one answer for all stages
+    shape = plan.base_of(settings.base)
 
+    def settled(at: str, section: Any) -> Any:
+        """A section with its learner settled, and those within it."""
+        new: dict[str, Any] = {}
+        for name in type(section).model_fields:
+            inner = getattr(section, name)
+            if name == "learner" and inner.dtype == "auto":
+                new[name] = inner.model_copy(update={"dtype": fastest(inner.device)})
+            elif name != "learner" and isinstance(inner, config.Section):
+                new[name] = settled(f"{at}{name}.", inner)
+        section = section.model_copy(update=new)
+        if isinstance(section, config.RL) and shape:
+            fits = plan.micro_batch(section, *shape, settings.threads)
+            if fits < section.learner.tokens_per_micro_batch:
+                say(
+                    f"{at}learner.tokens_per_micro_batch is lowered to {fits} to fit into memory; the results stay the same"
+                )
+                learner = section.learner.model_copy(update={"tokens_per_micro_batch": fits})
+                section = section.model_copy(update={"learner": learner})
+        return section
 
-def _set_aside(run: Run, names: list[str]) -> None:
-    """Put stages and all that follow from them aside under a name that the memo does not look for."""
-    known: dict[str, tuple[str, str]] = {}  # stage -> (its artifact's key, its own description)
-    for file in run.dir.glob("*/stage.json"):
-        if ".old-" not in file.parent.name:
-            done = file.parent / "done.json"
-            key = json.loads(done.read_text(encoding="utf-8"))["artifact"] if done.exists() else ""
-            known[file.parent.name] = (key, file.read_text(encoding="utf-8"))
-    for name in names:
-        if name not in known:
-            choices = ", ".join(sorted(known)) or "none yet"
-            raise RunError(f"--rerun {name}: no such stage in {run.dir}{near(name, known)}\nStages: {choices}.")
-    chosen = set(names)
-    while more := {
-        n for n, (_, of) in known.items() if n not in chosen and any(known[c][0] and known[c][0] in of for c in chosen)
-    }:
-        chosen |= more
-    for name in sorted(chosen):
-        n = 1
-        while (aside := run.dir / f"{name}.old-rerun{n}").exists():
-            n += 1
-        (run.dir / name).rename(aside)
-        run.say(f"{name}: runs anew, what was made is kept in {aside}")
+    found: config.Run = settled("", settings)
+    return found
 
 
 @contextlib.contextmanager
@@ -254,8 +240,13 @@ def launch(
     resume: bool = False,
     rerun: list[str] = [],  # noqa: B006  read only
     plain: bool | None = None,
+    until: str | None = None,
 ) -> tuple[dict[str, Any], Path | None]:
     """Run a recipe in a directory: (summary, where the report lies).
+
+    Args:
+        rerun: stages to do anew, with all that follows from them.
+        until: the last stage to run; the rest is left for a resume.
 
     Raises:
         Stopped: the user asked to stop; it is saved, and the message says how to go on.
@@ -263,24 +254,34 @@ def launch(
     """
     from incentive import live
 
+    ahead = stages.planned(recipe, settings)
+    stages.check_names(recipe, settings)  # what is missing is said before anything is written
+    if until is not None:
+        stages.check_until(recipe, ahead, until)
+        until = None if until == ahead[-1].name else until  # all of it
     settle(settings.threads)
     settings = _measured(settings)
+    ahead = stages.planned(recipe, settings)
     if recipe.pipeline is zero.pipeline:
-        zero.parts(recipe, settings)  # what is missing is said before anything is written
+        zero.parts(recipe, settings)
     before = {p.name for p in directory.iterdir()} if directory.is_dir() else None
     with (
         Interrupt() as interrupt,
-        live.View(settings, directory, interrupt, plain) as view,
+        live.View(settings, directory, interrupt, plain, ahead, until) as view,
         Run.open(directory, settings, resume, interrupt, view.say) as run,
         _tidy(directory, before),
     ):
+        run.stages, run.until = tuple(p.name for p in ahead), until
         if rerun:
-            _set_aside(run, rerun)
-        summary = recipe.pipeline(run, view.show, recipe)
-        run.finish(summary)
+            stages.set_aside(run, rerun, ahead)
+        try:
+            summary = recipe.pipeline(run, view.show, recipe)
+            run.finish(summary)
+        except Reached:
+            summary = stages.stop(run, ahead)
         report = write_report(directory, view.say)
         view.close()
-        view.tell(live.learned(summary, directory, report))
+        view.tell([*live.learned(summary, directory, report), *stages.told(run, ahead)])
     return summary, report
 
 
@@ -306,12 +307,14 @@ def run(
     seed: int | None = None,
     resume: bool = False,
     plain: bool | None = None,
+    until: str | None = None,
     **overrides: Any,
 ) -> dict[str, Any]:
     """Run a recipe from Python or a notebook; returns the summary.
 
     Args:
         run_dir: by default runs/<recipe>.
+        until: the last stage to run.
         overrides: settings on top of the recipe's, `rl={"max_steps": 20}`, `base="my-model"`.
     """
     found = load(recipe)
@@ -319,7 +322,7 @@ def run(
     stored = stored_config(directory) if resume else None
     plain_over = {k: v.model_dump(mode="json") if hasattr(v, "model_dump") else v for k, v in overrides.items()}
     settings = resolve(found, [], seed, merge(stored or found.data, plain_over))
-    return launch(found, settings, directory, resume, plain=plain)[0]
+    return launch(found, settings, directory, resume, plain=plain, until=until)[0]
 
 
 def default_dir(recipe: str) -> Path:

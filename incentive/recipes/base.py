@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any
 
 from incentive import ledger
+from incentive.ahead import Planned
+from incentive.config import Run as Settings
 from incentive.run import Run
 
 Show = Callable[[dict[str, Any]], None]
@@ -56,6 +58,13 @@ def base_wide() -> dict[str, Any]:
                       "vocab_size": 768},
         }
     }  # fmt: skip
+
+
+def stages(cfg: Settings) -> list[Planned]:
+    return [
+        Planned("base", cfg.pretrain),
+        Planned("skills", start="base", about="what the model can do, skill by skill"),
+    ]
 
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:  # noqa: ARG001

@@ -1,21 +1,38 @@
-"""What a run will do, in words, before it starts. No torch, and nothing is measured."""
+"""What a run will do, in words, before it starts: every stage with its answers, tokens, memory and cost at most.
+
+No torch, nothing is measured, and nothing is fetched: where the base is not here, what follows from its size is left out.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from incentive import ledger, memory
-from incentive.config import RL, Eval, Pretrain, Run
+from incentive.ahead import Planned
+from incentive.config import RL, SFT, Curate, Draw, Eval, Prefer, Pretrain, RewardModel, Run, Sampling
 from incentive.recipes.base import Recipe
-from incentive.recipes.zero import check_names
+from incentive.recipes.stages import check_names, check_until, planned
 
 ASSETS = Path(__file__).parent.parent / "assets"
-PROMPT = 64  # tokens of a prompt, for memory: an assumption
+PROMPT = 64  # tokens of a prompt, for memory and for rows: an assumption
+PACE = 50e9  # FLOP/s of a core, for time and money: what RL of base-mini did in bfloat16 (docs/performance.md)
+Base = tuple[Path, dict[str, Any]]  # a model's folder and the fields of its config
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage takes at most."""
+
+    answers: int = 0
+    tokens: int = 0  # sampled
+    memory: int = 0
+    flops: float | None = 0.0  # None: the model is not here
 
 
 def _bytes(n: float) -> str:
@@ -26,7 +43,7 @@ def _bytes(n: float) -> str:
     return f"{n:,.1f} TB"
 
 
-def base_of(name: str) -> tuple[Path, dict[str, Any]] | None:
+def base_of(name: str) -> Base | None:
     """The folder of a base and the fields of its config; None where there is no such."""
     for folder in (Path(name), ASSETS / name):
         if (folder / "config.json").is_file():
@@ -37,31 +54,128 @@ def base_of(name: str) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def plan(recipe: Recipe, settings: Run) -> list[str]:
+def plan(recipe: Recipe, settings: Run, until: str | None = None) -> list[str]:
     """Lines of plain text.
 
+    Args:
+        until: the last stage that is told.
+
     Raises:
-        ConfigError, TaskError: a task or a reward that the settings name does not exist.
+        ConfigError, TaskError: a task, a reward or a stage that is named does not exist.
     """
+    check_names(recipe, settings)
     lines = [*recipe.doc.splitlines(), ""] if recipe.doc else []
     lines.append(f"seed {settings.seed}, {settings.threads} threads, ${settings.price_per_core_hour:g} a core-hour")
-    if settings.pretrain:
-        lines += _pretrain(settings.pretrain)
-    base = None
+    bases = {"base": settings.base, **({"student base": settings.student} if settings.student else {})}
+    found = {role: base_of(name) for role, name in bases.items()}
     if settings.rl or settings.eval:
-        base = base_of(settings.base)
-        missing = f"base {settings.base}: " + (
-            "from the Hub, when the run starts"
-            if settings.base.startswith("hub:")
-            else "not found here; give the folder of a Hugging Face checkpoint with --set base=FOLDER"
+        lines += [_base(role, bases[role], base) for role, base in found.items()]
+    every = planned(recipe, settings) or [
+        Planned(n, s) for n, s in (("zero", settings.rl), ("before", settings.eval)) if s
+    ]
+    if until:
+        check_until(recipe, planned(recipe, settings), until)
+    names = [p.name for p in every]
+    told = every[: names.index(until) + 1] if until else every
+    stages = {p.name: p for p in every}
+    costs = []
+    for p in (p for p in told if not isinstance(p.section, Eval)):
+        role = "student base" if p.start == "student base" else "base"
+        words, cost = _stage(p, stages, found[role], settings.threads)
+        lines += words
+        costs.append(cost)
+    words, cost = _evals([p for p in told if isinstance(p.section, Eval)], found["base"], settings.threads)
+    lines += words
+    costs.append(cost)
+    if until and len(told) < len(every):
+        lines.append(f"it stops after {until}, stage {len(told)} of {len(every)}")
+    return lines + (_total(costs, settings) if len(told) > 1 and not settings.pretrain else [])
+
+
+def _base(role: str, name: str, base: Base | None) -> str:
+    if base is not None:
+        return f"{role} {base[0]}"
+    key = "base" if role == "base" else "student"
+    if name.startswith("hub:"):
+        return f"{role} {name}: from the Hub, when the run starts; memory and cost are not told"
+    return (
+        f"{role} {name}: not found here, so memory and cost are not told; give the folder of a Hugging Face checkpoint "
+        f"with --set {key}=FOLDER"
+    )
+
+
+def _stage(p: Planned, stages: dict[str, Planned], base: Base | None, threads: int) -> tuple[list[str], Cost]:
+    """A stage in words, and what it takes at most."""
+    s = p.section
+    if isinstance(s, Pretrain):
+        return _pretrain(s), Cost()
+    if isinstance(s, RL):
+        sampled = p.answers * s.sampling.max_tokens
+        scorings = int(s.beta > 0) + int(s.steps_per_generation > 1)
+        probed = _probes(p, s)
+        words, cost = _sized(s, base, threads, sampled + probed * s.sampling.max_tokens, sampled, scorings)
+        return _rl(p, s, sampled) + words, replace(cost, answers=p.answers + probed)
+    if isinstance(s, Draw):
+        # a budget of tokens is looked at after every 64 problems
+        budget = s.tokens + 64 * s.samples * s.sampling.max_tokens if s.tokens else sys.maxsize
+        sampled = min(p.answers * s.sampling.max_tokens, budget)
+        words, cost = _sized(s, base, threads, sampled, 0)
+        users = [u for u in stages.values() if p.name in u.data]
+        return _draw(p, s, sampled, users) + words, replace(cost, answers=p.answers)
+    if isinstance(s, SFT | RewardModel):
+        rows, longest = _rows(p, stages)
+        trained = s.epochs * rows * (PROMPT + longest)
+        words, cost = _sized(s, base, threads, 0, trained, longest=longest)
+        return _learn(p, s, rows, longest) + words, cost
+    return [f"stage {p.name}: {p.about}"], Cost()
+
+
+def _sized(
+    s: Any, base: Base | None, threads: int, sampled: int, trained: int, scorings: int = 0, longest: int = 0
+) -> tuple[list[str], Cost]:
+    """What follows from the size of the model: a line, and the cost."""
+    size = ledger.count_parameters(base[0]) if base else None
+    if base is None or size is None:
+        return [], Cost(tokens=sampled, flops=None)
+    flops = ledger.flops(size, 0, sampled, trained, scorings)
+    try:
+        held = _held(s, base[1], size, threads if 4 * size <= memory.SMALL else 1, longest)
+    except (KeyError, TypeError, ValueError):
+        return [f"  {size:,} parameters; at most {flops:.1e} FLOPs"], Cost(tokens=sampled, flops=flops)
+    told = ", ".join(f"{name} {_bytes(n)}" for name, n in held.items())
+    line = f"  {size:,} parameters; memory about {_bytes(sum(held.values()))}: {told}"
+    return [line, f"  at most {flops:.1e} FLOPs"], Cost(tokens=sampled, memory=sum(held.values()), flops=flops)
+
+
+def _held(s: Any, shape: dict[str, Any], size: int, lanes: int, longest: int) -> dict[str, int]:
+    """Bytes by part: those of an RL stage of the same size that this one has."""
+    if isinstance(s, RL):
+        return memory.parts(s, shape, size, PROMPT, lanes)
+    if isinstance(s, Draw | Eval):
+        asked = 64 if isinstance(s, Draw) else s.problems
+        like = RL(
+            sampling=s.sampling, engine=s.engine, problems_per_step=asked, num_generations=max(2, s.samples), beta=0
         )
-        lines.append(missing if base is None else f"base {base[0]}")
-    check_names(recipe, settings)
-    if settings.rl:
-        lines += _rl(settings.rl, base, settings.threads)
-    if settings.eval:
-        lines += _eval(settings.eval, settings.rl is not None)
-    return lines
+        kept = ("runtime", "weights", "answers", "cache")
+    else:
+        like = RL(sampling=Sampling(max_tokens=max(1, longest)), learner=s.learner, beta=0)
+        kept = ("runtime", "weights", "gradients", "Adam", "activations", "logits")
+    return {name: n for name, n in memory.parts(like, shape, size, PROMPT, lanes).items() if name in kept}
+
+
+def _rows(p: Planned, stages: dict[str, Planned]) -> tuple[int, int]:
+    """(rows that a stage learns from at most, tokens of the longest answer among them)."""
+    rows, longest = 0, 0
+    for one in (stages[name] for name in p.data):
+        s = one.section
+        if isinstance(s, Draw):
+            each = s.per_problem or s.samples if isinstance(s, Curate) else s.samples
+            pairwise = isinstance(p.section, RewardModel) and p.section.kind == "pairwise"
+            rows += s.problems * (2 * (each // 2) if pairwise else each)
+            longest = max(longest, s.sampling.max_tokens)
+        more = _rows(one, stages) if isinstance(s, Curate) else (one.rows, 0)  # rows that are added as they are
+        rows, longest = rows + more[0], max(longest, more[1])
+    return rows, longest
 
 
 def _pretrain(p: Pretrain) -> list[str]:
@@ -74,21 +188,43 @@ def _pretrain(p: Pretrain) -> list[str]:
     ]
 
 
-def _rl(s: RL, base: tuple[Path, dict[str, Any]] | None, threads: int) -> list[str]:
+def _shares(shares: dict[str, float]) -> str:
+    return ", ".join(f"{v / sum(shares.values()):.0%} {_short(k)}" for k, v in shares.items())
+
+
+def _short(task: str) -> str:
+    """A task's name without the columns of its data set; they stand in the settings."""
+    return task.partition("?")[0]
+
+
+def _probes(p: Planned, s: RL) -> int:
+    """Answers of all probes on val: before the first update, every `eval_steps`, after the last; two a problem."""
+    n = (
+        s.max_steps // s.eval_steps - p.first // s.eval_steps + (not p.first) + bool(s.max_steps % s.eval_steps)
+        if s.eval_steps
+        else 0
+    )
+    return 2 * s.eval_problems * n
+
+
+def _rl(p: Planned, s: RL, most: int) -> list[str]:
     a_step = s.problems_per_step * s.num_generations
-    rollout, most = a_step * s.steps_per_generation, a_step * s.max_steps * s.sampling.max_tokens
-    shares = sum(s.tasks.values())
+    rollout = a_step * s.steps_per_generation
     renewed = f", reference renewed every {s.ref_sync_steps} steps" if s.ref_sync_steps else ""
     rewards = " + ".join(f"{w:g} x {n}" for n, w in s.rewards.items())
+    if by_model := p.tasks.keys() - s.tasks.keys():
+        rewards += f"; for {', '.join(_short(n) for n in p.tasks if n in by_model)} the reward models'"
     probe = f"probe of {s.eval_problems} val problems every {s.eval_steps} steps" if s.eval_steps else "no val probe"
+    probe += f", {_probes(p, s):,} answers more" if s.eval_steps else ""
+    start = f" (goes on from {p.start} after {p.first:,})" if p.first else f" from {p.start}" if p.start else ""
     lines = [
-        f"stage zero: {s.max_steps:,} updates on " + ", ".join(f"{v / shares:.0%} {k}" for k, v in s.tasks.items()),
+        f"stage {p.name}: {p.steps:,} updates{start} on {_shares(p.tasks or s.tasks)}",
         f"  a step learns from {s.problems_per_step} problems x {s.num_generations} answers = {a_step:,} answers",
     ]
     if s.steps_per_generation > 1:
         lines.append(f"  one rollout of {rollout:,} answers feeds {s.steps_per_generation} updates, one pass each")
     lines += [
-        f"  in all {a_step * s.max_steps:,} answers to {s.problems_per_step * s.max_steps:,} problems, "
+        f"  in all {p.answers:,} answers to {s.problems_per_step * p.steps:,} problems at T {s.sampling.temperature:g}, "
         f"{most:,} tokens at most ({s.sampling.max_tokens:,} an answer)",
         f"  rewards {rewards}, advantage {s.advantage}, loss {s.loss_type}",
         f"  clip {s.epsilon:g}" + (f" / {s.epsilon_high:g}" if s.epsilon_high is not None else "")
@@ -100,26 +236,73 @@ def _rl(s: RL, base: tuple[Path, dict[str, Any]] | None, threads: int) -> list[s
         lines.append(
             f"  note: {s.max_steps} is no multiple of {s.steps_per_generation}: the last rollout goes on past it"
         )
-    if base:
-        lines += _memory(s, *base, most, threads)
     return lines
 
 
-def _memory(s: RL, folder: Path, shape: dict[str, Any], most: int, threads: int) -> list[str]:
-    size = ledger.count_parameters(folder)
-    if size is None:
-        return []
-    try:
-        held = memory.parts(s, shape, size, PROMPT, threads if 4 * size <= memory.SMALL else 1)
-    except (KeyError, TypeError, ValueError):
-        return []
-    scorings = int(s.beta > 0) + int(s.steps_per_generation > 1)
-    flops = ledger.flops(size, 0, most, most, scorings)
-    told = ", ".join(f"{name} {_bytes(n)}" for name, n in held.items())
-    return [
-        f"  {size:,} parameters; memory about {_bytes(sum(held.values()))}: {told}",
-        f"  at most {flops:.1e} FLOPs; answers shorter than the cap cost less (time is known after the first steps)",
+def _draw(p: Planned, s: Draw, most: int, users: list[Planned]) -> list[str]:
+    ends = f", or {s.tokens:,} tokens if that is sooner" if s.tokens else ""
+    lines = [
+        f"stage {p.name}: {p.start} answers problems of {_shares(s.tasks)}",
+        f"  {s.problems:,} problems x {s.samples} answers = {p.answers:,} answers at T {s.sampling.temperature:g}{ends}, "
+        f"{most:,} tokens at most ({s.sampling.max_tokens:,} an answer)",
     ]
+    if isinstance(s, Curate):
+        kept = f"at most {s.per_problem} a problem" if s.per_problem else "all of them"
+        lines.append(f"  right and readable ones are kept, {kept}" + (f"; with {', '.join(p.data)}" if p.data else ""))
+    if isinstance(s, Prefer):
+        compared = any(isinstance(r, RewardModel) and r.kind == "pairwise" for r in (u.section for u in users))
+        judged = f"at most {s.problems * (s.samples // 2):,} pairs, each judged {s.calls} times"
+        lines.append(f"  {judged if compared else 'each answer gets a label'}")
+    return lines
+
+
+def _learn(p: Planned, s: SFT | RewardModel, rows: int, longest: int) -> list[str]:
+    epochs = f"{s.epochs} epoch" + ("s" if s.epochs > 1 else "")
+    size = f"{s.tokens_per_step:,} tokens a step" if isinstance(s, SFT) else f"{s.batch} a step"
+    what = "SFT" if isinstance(s, SFT) else f"{s.kind} reward model, scores the {s.scores}"
+    most = f"; about {s.epochs * rows * (PROMPT + longest):,} tokens at most (an answer of {longest:,} after a prompt of {PROMPT})"
+    many = f"{rows:,} rows at most" if rows else "as many rows as are found"
+    return [
+        f"stage {p.name}: {what}, {p.start} learns from {', '.join(p.data)}",
+        f"  {many}, {epochs}, {size}" + (most if rows else ""),
+        f"  learning rate {s.optim.learning_rate:g} ({s.optim.lr_scheduler_type})",
+    ]
+
+
+def _evals(stages: list[Planned], base: Base | None, threads: int) -> tuple[list[str], Cost]:
+    """The stages that ask the same problems of every model."""
+    if not stages:
+        return [], Cost()
+    e, n, each = stages[0].section, len(stages), stages[0].answers
+    assert isinstance(e, Eval)
+    names = [p.name for p in stages]
+    also = " and at T 1" if e.also_t1 else ""
+    lines = [
+        (f"stages {', '.join(names[:-1])} and {names[-1]}" if n > 1 else f"stage {names[0]}")
+        + f": {e.problems} {e.split} problems of {', '.join(map(_short, e.tasks))},",
+        f"  {e.samples} answers each at T {e.sampling.temperature:g}, top-p {e.sampling.top_p:g}{also}: {each:,} answers"
+        f"{' each time' if n > 1 else ''}, {each * e.sampling.max_tokens:,} tokens at most",
+    ]
+    words, cost = _sized(e, base, threads, n * each * e.sampling.max_tokens, 0)
+    return lines + words, replace(cost, answers=n * each)
+
+
+def _total(costs: list[Cost], settings: Run) -> list[str]:
+    answers, tokens = sum(c.answers for c in costs), sum(c.tokens for c in costs)
+    lines = [f"in all {answers:,} answers, {tokens:,} tokens at most"]
+    known = [c.flops for c in costs if c.flops is not None]
+    if len(known) < len(costs):
+        return [*lines, "  memory and cost in all are not told: a model is not here"]
+    flops, held = sum(known), max(c.memory for c in costs)
+    lines.append(f"  memory about {_bytes(held)} in the largest stage; at most {flops:.1e} FLOPs")
+    if settings.rl and settings.rl.learner.device == "cpu":
+        spent = flops / PACE
+        money = spent / 3600 * settings.price_per_core_hour
+        lines.append(
+            f"  about {ledger.duration(spent / settings.threads)} and ${money:,.4f} at most, where a core does "
+            f"{PACE / 1e9:.0f} GFLOP/s as in docs/performance.md"
+        )
+    return [*lines, "  answers shorter than the cap cost less; the time that is left is told after the first steps"]
 
 
 def micro_batch(s: RL, folder: Path, shape: dict[str, Any], threads: int) -> int:
@@ -137,15 +320,3 @@ def micro_batch(s: RL, folder: Path, shape: dict[str, Any], threads: int) -> int
         return memory.fitting(s, shape, size, PROMPT, threads if 4 * size <= memory.SMALL else 1, free)
     except (KeyError, TypeError, ValueError):
         return s.learner.tokens_per_micro_batch
-
-
-def _eval(e: Eval, twice: bool) -> list[str]:
-    ways = 2 if e.also_t1 else 1
-    answers = len(e.tasks) * ways * e.problems * e.samples
-    also = " and at T 1" if e.also_t1 else ""
-    return [
-        ("stages before and after" if twice else "stage before")
-        + f": {e.problems} {e.split} problems of {', '.join(e.tasks)},",
-        f"  {e.samples} answers each at T {e.sampling.temperature:g}, top-p {e.sampling.top_p:g}{also}: "
-        f"{answers:,} answers{' each time' if twice else ''}",
-    ]

@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any
 
 from incentive import rewards
+from incentive.ahead import Planned
 from incentive.config import Run as Settings
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, zero
@@ -78,6 +79,72 @@ def r1_mini() -> dict[str, Any]:
             "student": {},
         }
     }  # fmt: skip
+
+
+def r1_tiny() -> dict[str, Any]:
+    """Every stage of r1-mini in under 90 seconds, with no claim to learn: for tests and for a first look. Its base is the
+    one in the package, which knows two of the tasks and no talk, and its student's too."""
+    tasks, length = {"countdown3": 1.0, "logic": 1.0}, {"temperature": 1.0, "max_tokens": 64}
+    talk = {"samples": 4, "sampling": {**length, "max_tokens": 128}}
+    rl = {
+        "tasks": tasks,
+        "problems_per_step": 4,
+        "num_generations": 4,
+        "eval_steps": 0,
+        "save_steps": 1,
+        "sampling": length,
+    }
+    curate = {"tasks": tasks, "samples": 4, "sampling": length}
+    return {
+        "base": "base-mini",
+        "student": "base-mini",
+        "rl": {**rl, "max_steps": 2},
+        "r1": {
+            "cold": {**curate, "problems": 64}, "dev1": {"epochs": 1}, "dev2": {**rl, "max_steps": 1},
+            "reject": {**curate, "problems": 128}, "rows": 300, "dev3": {"epochs": 3, "tokens_per_step": 2048},
+            "pairs": {**talk, "tasks": {"general": 1.0}, "problems": 300, "threshold": 0.0, "samples": 6},
+            "labels": {**talk, "tasks": {"harm": 1.0}, "problems": 128},
+            "helpful": {"batch": 64}, "safety": {"kind": "pointwise", "batch": 64},
+            "reasoning": {**rl, "max_steps": 1}, "general": {**rl, "max_steps": 3, "num_generations": 2},
+            "general_tasks": {"general": 1.0, "harm": 1.0}, "student": {"epochs": 1},
+        },
+        "eval": {"tasks": ["countdown3", "harm"], "problems": 8, "samples": 2, "also_t1": False,
+                 "sampling": {"temperature": 0.6, "top_p": 0.95, "max_tokens": 64}},
+    }  # fmt: skip
+
+
+def stages(cfg: Settings) -> list[Planned]:
+    """Every stage in the order in which `pipeline` runs it."""
+    r1 = cfg.r1
+    assert r1 is not None
+    both = {**r1.general.tasks, **r1.general_tasks}
+    assert cfg.rl is not None
+    longer = [Planned("zero-longer", r1.longer, "zero", first=cfg.rl.max_steps)] if r1.longer else []
+    made = f"{r1.rows:,} rows that are no reasoning, written by the world's people"
+    if r1.public:
+        sources = ", ".join(name.partition("?")[0] for name in r1.public.sources)
+        made = f"rows that are no reasoning, from {sources}" + (
+            f", {r1.public.rows:,} of each" if r1.public.rows else ""
+        )
+    models = ["base", "zero", "dev1", "dev2", "dev3", "r1", *(["student"] if cfg.student else [])]
+    return [
+        Planned("zero", cfg.rl, "base"),
+        *longer,
+        Planned("cold-start", r1.cold, "zero-longer" if longer else "zero"),
+        Planned("dev1", r1.dev1, "base", ("cold-start",)),
+        Planned("dev2", r1.dev2, "dev1"),
+        Planned("rows", about=made, rows=r1.public.rows * len(r1.public.sources) if r1.public else r1.rows),
+        Planned("rejection-sampling", r1.reject, "dev2", ("rows",)),
+        Planned("dev3", r1.dev3, "base", ("rejection-sampling",)),
+        Planned("pairs", r1.pairs, "dev3"),
+        Planned("labels", r1.labels, "dev3"),
+        Planned("helpful", r1.helpful, "dev3", ("pairs",)),
+        Planned("safety", r1.safety, "dev3", ("labels",)),
+        Planned("r1-reasoning", r1.reasoning, "dev3"),
+        Planned("r1", r1.general, "r1-reasoning", ("helpful", "safety"), r1.reasoning.max_steps, both),
+        *([Planned("student", r1.student, "student base", ("rejection-sampling",))] if cfg.student else []),
+        *(Planned(f"eval-{name}", cfg.eval, name) for name in models if cfg.eval),
+    ]
 
 
 class Routed:
@@ -190,7 +257,7 @@ def _evaluated(run: Run, show: Show, recipe: Recipe, cfg: Settings, name: str, m
 def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact) -> dict[str, Artifact]:
     """From R1-Zero to R1 and the student, by name."""
     from incentive import helpers
-    from incentive.model_reward import ModelReward
+    from incentive.model_reward import later
     from incentive.stages.curate import curate
     from incentive.stages.prefer import labels, pairs
     from incentive.stages.public import public
@@ -229,6 +296,7 @@ def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact)
     if r1.public:
         more = stage("rows", public, r1.public, start=base, held=held)
     else:
+        show({"phase": "begin", "stage": "rows"})
         more = run.stage("rows", rows, None, n=r1.rows, seed=cfg.seed)
     drawn = _mixed(recipe, r1.reject.tasks)
     judges = help_.judges(drawn.tasks)
@@ -241,10 +309,8 @@ def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact)
     safety = stage("safety", reward_model, r1.safety, start=dev3, data=[labelled])
     first = reinforced("r1-reasoning", r1.reasoning, dev3)
     both = _mixed(recipe, {**r1.general.tasks, **r1.general_tasks})
-    parts: dict[str, rewards.Reward] = {
-        kind: ModelReward(made.path, device=r1.general.learner.device)
-        for kind, made in (("helpful", helpful), ("safe", safety))
-    }
+    device = r1.general.learner.device
+    parts: dict[str, rewards.Reward] = {"helpful": later(helpful.path, device), "safe": later(safety.path, device)}
     parts["format"] = rewards.format_
     by_rule = rewards.each({**rewards.shipped(both.check, both.checks), **recipe.rewards}, r1.general.rewards)
     by_model = {kind: rewards.each(parts, {kind: 1.0, "format": 0.2}) for kind in ("helpful", "safe")}

@@ -13,6 +13,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from incentive.ahead import Planned
+from incentive.config import Run as Settings
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import base_of, known, summary
 from incentive.run import Run
@@ -219,6 +221,19 @@ def paper() -> dict[str, Any]:
         "r1": _after(32768, small=False) | {"longer": _rl(large, 10_400, 65_536)},  # 2.3: to step 10,400
         "eval": _evaluation(32768, 64),  # D.1: k between 4 and 64
     }
+
+
+def stages(cfg: Settings) -> list[Planned]:
+    assert cfg.rows is not None
+    sources = ", ".join(name.partition("?")[0] for name in cfg.rows.sources)
+    n = cfg.rows.rows * len(cfg.rows.sources)
+    learnt = [
+        Planned("rows", about=f"rows of {sources}" + (f", {n:,} at most" if n else ", all"), rows=n),
+        Planned("student", cfg.sft, "base", ("rows",)),
+    ]
+    if not cfg.eval:
+        return learnt
+    return [Planned("before", cfg.eval, "base"), *learnt, Planned("after", cfg.eval, "student")]
 
 
 def distill(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incentive import ledger
+from incentive.ahead import Planned
 from incentive.config import ConfigError
+from incentive.config import Run as Settings
 from incentive.recipes.base import Recipe, Show, near
 from incentive.run import Artifact, Run, folder_key, write_json
 
@@ -142,62 +144,6 @@ def check_rewards(recipe: Recipe, weights: dict[str, float]) -> None:
             raise ConfigError(f"unknown reward {name!r}{near(name, found)}\nRewards: {', '.join(found)}.")
 
 
-def check_names(recipe: Recipe, settings: Any) -> None:
-    """Every task and reward that the settings name exists; no torch, and nothing is fetched or made.
-
-    Raises:
-        ConfigError, TaskError: one does not.
-    """
-    r1 = settings.r1
-    reinforced = [s for s in (settings.rl, *((r1.longer, r1.dev2, r1.reasoning, r1.general) if r1 else ())) if s]
-    drawn = [settings.collect, settings.eval, *((r1.cold, r1.reject, r1.pairs, r1.labels) if r1 else ())]
-    for section in [*reinforced, *(s for s in drawn if s)]:
-        for name in section.tasks:
-            looked(recipe.tasks, name)
-    for name in r1.general_tasks if r1 else ():
-        looked(recipe.tasks, name)
-    for section in reinforced:
-        check_rewards(recipe, section.rewards)
-        for name in section.tasks:
-            if name.startswith("hub:"):
-                ruled(name)
-    for rows in (settings.rows, r1.public if r1 else None):
-        for name in rows.sources if rows else ():
-            from incentive.tasks.hub import rows_of
-
-            rows_of(name)
-
-
-def looked(own: dict[str, Any], name: str) -> None:
-    """A task of that name exists. Of a data set only the name is read.
-
-    Raises:
-        TaskError: there is none.
-    """
-    if name.startswith("hub:") and name not in own:
-        from incentive.tasks import hub
-
-        hub.parsed(name)
-    elif not name.startswith("reasoning-gym/") or name in own:
-        known(own, name)
-
-
-def ruled(name: str) -> None:
-    """A rule checks the answers of a data set's task: only such prompts are reinforced by their accuracy.
-
-    Raises:
-        ConfigError: none does.
-    """
-    from incentive.tasks import hub
-
-    fields = hub.parsed(name)[1]
-    if not fields.answer or fields.check == "judge":
-        why = "check=judge" if fields.answer else "no answer"
-        raise ConfigError(
-            f"{name[:80]}: {why}: no rule can check it\nUse it in r1.reject.tasks (judge) or r1.general_tasks."
-        )
-
-
 class _Tagged:
     """A user's task. Its problems say which task they belong to: a mixture asks. An error in it names it and the line,
     but for its check, whose faults are counted."""
@@ -258,6 +204,12 @@ def parts(recipe: Recipe, settings: Any) -> tuple[Artifact, Any, Any, dict[str, 
         mixed.version = " ".join(versions)  # changed problems are another stage
     grade = grade_of(recipe, mixed, settings.rl.rewards) if mixed else None
     return base_of(settings.base), mixed, grade, {n: tasks[n] for n in (settings.eval.tasks if settings.eval else ())}
+
+
+def stages(cfg: Settings) -> list[Planned]:
+    learnt = [Planned("zero", cfg.rl, "base")] if cfg.rl else []
+    before = [Planned("before", cfg.eval, "base")] if cfg.eval else []
+    return [*before, *learnt, *([Planned("after", cfg.eval, "zero")] if cfg.eval and cfg.rl else [])]
 
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
@@ -344,6 +296,17 @@ def rejection_mini() -> dict[str, Any]:
         "sft": {},
         "eval": {"tasks": list(tasks), "sampling": {"temperature": 0.6, "top_p": 0.95, **longest}},
     }
+
+
+def rounds(cfg: Settings) -> list[Planned]:
+    assert cfg.collect is not None
+    n = cfg.collect.rounds
+    part = cfg.collect.model_copy(update={"problems": max(1, cfg.collect.problems // n)})
+    made = [Planned("before", cfg.eval, "base")] if cfg.eval else []
+    for i in range(1, n + 1):
+        made.append(Planned(f"collect-{i}", part, f"sft-{i - 1}" if i > 1 else "base"))
+        made.append(Planned(f"sft-{i}", cfg.sft, "base", tuple(f"collect-{j}" for j in range(1, i + 1))))
+    return [*made, *([Planned("after", cfg.eval, f"sft-{n}")] if cfg.eval else [])]
 
 
 def rejection(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
