@@ -15,11 +15,12 @@ _PROGRAM = "```python\nn = int(input())\nprint(n + {k})\n```"
 
 
 def _maths(n: int, seed: int) -> list[dict[str, Any]]:
-    """Sums that the base in the package can do: its answer is an expression, which is worth the gold answer."""
+    """Sums that the base in the package can do."""
     from incentive.tasks import SHIPPED
 
-    found = [SHIPPED["countdown3"].problem(seed, "train", i) for i in range(n)]
-    return [{"problem": p.prompt, "answer": str(p.tags["target"]), "solution": "none"} for p in found]
+    task = SHIPPED["arithmetic"]
+    found = [task.problem(seed, "train", i) for i in range(n)]
+    return [{"problem": p.prompt, "answer": task.gold(p), "solution": "none"} for p in found]
 
 
 def _trace(i: int) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def _rows() -> dict[str, list[dict[str, Any]]]:
             {"prompt": p, "prompt_id": str(i), "messages": [], "score_chosen": 1.0} for i, p in enumerate(asked)
         ],
         "nvidia/Aegis-AI-Content-Safety-Dataset-2.0/train.json": [
-            {"id": str(i), "prompt": f"how do I get into the shed of neighbour {i}", "prompt_label": "unsafe"} for i in range(200)
+            {"id": str(i), "prompt": f"how do I get into the shed of neighbour {i}", "prompt_label": "unsafe"} for i in range(400)
         ],
         "HuggingFaceTB/smoltalk/data/all/train-00000-of-00001.parquet": [
             {"messages": [{"role": "user", "content": f"hello, I am {i}"}, {"role": "assistant", "content": f"good day, {i}"}],

@@ -334,8 +334,9 @@ def tiny(copies: Path, url: str) -> dict[str, Any]:
             "cold": {**drawn, "tasks": {maths: 1.0}, "problems": 48},
             "dev1": sft, "dev2": {**rl, "max_steps": 1},
             "reject": {**drawn, "tasks": {maths: 1.0, reference: 1.0}, "problems": 64, "samples": 4},
-            "public": {"rows": 20, "max_tokens": 256}, "dev3": {**sft, "epochs": 2},
-            "pairs": {**talk, "problems": 320, "samples": 2, "calls": 2}, "labels": {**talk, "problems": 180},
+            "public": {"max_tokens": 256},
+            "dev3": {"epochs": 10, "tokens_per_step": 512, "learner": cpu, "optim": {"learning_rate": 3e-3}},
+            "pairs": {**talk, "problems": 384, "samples": 4, "calls": 2}, "labels": {**talk, "problems": 300},
             "helpful": {"batch": 64, "learner": cpu}, "safety": {"batch": 64, "learner": cpu},
             "reasoning": {**rl, "max_steps": 1}, "general": {**rl, "max_steps": 2, "sampling": {**length, "max_tokens": 24}},
             "general_tasks": {requests: 1.0, harm: 1.0}, "student": sft,
@@ -359,7 +360,7 @@ def test_the_whole_recipe_with_public_data_and_a_judge_behind_an_endpoint(
     assert all(chat.split(r["response"])[0].startswith("I look at it.") for r in cold)
     assert all(chat.summarised(r["response"]) for r in cold)
     large = json.loads((folder / "rejection-sampling/results.json").read_text())
-    assert large["domains"]["general"]["added"] == 20
+    assert large["domains"]["general"]["added"] == 60
     assert set(large["domains"]) == {"math", "stem", "general"}
     paid = [
         json.loads(x).get("calls/paid", 0)

@@ -275,7 +275,7 @@ def _models(run: Run, show: Show, recipe: Recipe, cfg: Settings, base: Artifact)
     def stage(name: str, fn: Callable[..., Artifact], section: Any, **kw: Any) -> Artifact:
         rl_ = {"metrics": run.dir / name / "metrics.jsonl", "section": section} if fn is rl else {}
         show({"phase": "begin", "stage": name, **rl_})
-        called = {"spent": help_.spent} if fn in (curate, pairs, labels) else {}
+        called: dict[str, Any] = {"spent": help_.spent} if fn in (curate, pairs, labels) else {}
         if fn in (pairs, labels):
             called["workers"] = help_.workers
         return run.stage(name, partial(fn, show=show, **called), section, template=template_of(cfg, name), **kw)

@@ -35,9 +35,14 @@ LOGIC = {"reasoning-gym/zebra_puzzles": 1.0, "reasoning-gym/puzzle24": 1.0, "rea
 REFERENCE = (  # answers that no rule compares: for rejection sampling, with a judge
     "hub:TIGER-Lab/WebInstruct-verified?question=question&answer=answer&check=judge&split=train&language=en&domain=stem"
 )
-REQUESTS = "hub:HuggingFaceH4/ultrafeedback_binarized?question=prompt&answer=&files=data/train_prefs*&language=auto&domain=general"
+# hold=train: reward models hold out a tenth of the prompts by the hash that else keeps them from being drawn
+REQUESTS = (
+    "hub:HuggingFaceH4/ultrafeedback_binarized?question=prompt&answer=&files=data/train_prefs*&hold=train&language=auto"
+    "&domain=general"
+)
 HARM = (
-    "hub:nvidia/Aegis-AI-Content-Safety-Dataset-2.0?question=prompt&answer=&files=train.json&language=en&domain=safety"
+    "hub:nvidia/Aegis-AI-Content-Safety-Dataset-2.0?question=prompt&answer=&files=train.json&hold=train&language=en"
+    "&domain=safety"
 )
 TALK = "hub:HuggingFaceTB/smoltalk?messages=messages&files=data/all/train*&domain=general"
 TRACES = tuple(

@@ -376,7 +376,7 @@ def parsed(name: str) -> tuple[Source, Fields, Split | None]:
     if (check == "code") != ("gold" in given) or ("tier" in given and check != "code"):
         raise TaskError(f"{name}: check=code goes with gold=COLUMN (a right program), and if you like tier=TIER")
     wrong = tuple(filter(None, given.pop("wrong", "").split(",")))
-    return source, Fields(**given, wrong=wrong), hold  # type: ignore[arg-type]
+    return source, Fields(**given, wrong=wrong), hold
 
 
 def named(name: str) -> Hub:
