@@ -64,6 +64,11 @@ def test_a_gold_answer_that_its_scorer_refuses_is_could_not_grade() -> None:
     problem = task.problem(0, "train", 1)
     with pytest.raises(CouldNotGrade, match="less than 1"):
         task.checks(replace(problem, answer="-7"), ["12", "13"])
+    halting = {"name": "game_of_life_halting", "settings": {}, "index": 0}
+    entry = gym._made("game_of_life_halting", {}, 0)[1]
+    spec = {**halting, "key": gym._key(entry)}
+    with pytest.raises(CouldNotGrade, match="gives .* 1 as well"):
+        task.checks(replace(problem, answer=entry["answer"], tags={**problem.tags, "gym": spec}), ["True", "False"])
     tags = {**problem.tags, "gym": {**problem.tags["gym"], "key": "another"}}
     with pytest.raises(CouldNotGrade):
         task.checks(replace(problem, tags=tags), ["12"])
@@ -85,7 +90,9 @@ def test_what_is_wrong_is_told() -> None:
         find("reasoning-gym/countdwn")
     with pytest.raises(TaskError, match="refuses it"):
         find("reasoning-gym/countdown?min_numbers=3&numbers=4")
-    narrow: Any = find("reasoning-gym/gcd?min_numbers=2&max_numbers=2&min_value=1&max_value=2")  # four questions at most
+    narrow: Any = find(
+        "reasoning-gym/gcd?min_numbers=2&max_numbers=2&min_value=1&max_value=2"
+    )  # four questions at most
     keys = {gym._key(gym._made("gcd", narrow.settings, i)[1]) for i in range(50)}
     missing: Any = ({"val", "test"} - {split_of(k) for k in keys}).pop()
     with pytest.raises(TaskError, match="too few differ"):

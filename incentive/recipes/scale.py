@@ -31,7 +31,7 @@ STEM = (
     "hub:allenai/sciq?question=question&answer=correct_answer&wrong=distractor1,distractor2,distractor3&split=train"
     "&check=choice&language=en&domain=stem"
 )
-LOGIC = {"reasoning-gym/zebra_puzzles": 1.0, "reasoning-gym/puzzle24": 1.0, "reasoning-gym/knights_knaves": 1.0}
+LOGIC = {"reasoning-gym/zebra_puzzles": 1.0, "reasoning-gym/countdown": 1.0, "reasoning-gym/knights_knaves": 1.0}
 REFERENCE = (  # answers that no rule compares: for rejection sampling, with a judge
     "hub:TIGER-Lab/WebInstruct-verified?question=question&answer=answer&check=judge&split=train&language=en&domain=stem"
 )

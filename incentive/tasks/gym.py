@@ -2,11 +2,11 @@
 
     reasoning-gym/zebra_puzzles        reasoning-gym/countdown?min_numbers=3&max_numbers=4
 
-The only file that imports reasoning_gym, and late. A problem is made by a generator of its own seed, a hash of (name,
-seed, split, index, try), and its split is a hash of its question: where the seed alone decided, small generators would
+The only file that imports reasoning_gym, and late. A problem is one of a million of its generator, by a hash of (name,
+seed, split, index, try), and its split is a hash of its question: where the number alone decided, small generators would
 bring a question that was trained on back in the test. An answer is right where the package's scorer gives it 1; partial
-credit is wrong. Scorers parse what a model wrote, so they run in the killable workers of `verify.pool`, which make the
-problem anew from its seed.
+credit is wrong. Scorers parse what a model wrote (some of them for minutes), so they run in the killable workers of
+`verify.pool`, which make the problem anew from its number.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ from incentive.tasks.jsonl import TaskError, content, meaning
 
 PREFIX = "reasoning-gym/"
 TRIES = 400  # problems of one index that are made before the wanted split is given up
-UNUSABLE = {"composite": "it is a mixture: name its parts", "boxnet": "its moves are of several turns"}
+UNUSABLE = {
+    "composite": "it is a mixture: name its parts",
+    "boxnet": "it gives no answer of its own to check the scorer by",
+    "game_of_life_halting": "its scorer pays answers that mean nothing",
+}
+SECONDS = 10.0  # wall clock of one answer; a generator that a worker meets for the first time is opened within it
 
 
 def names() -> list[str]:
@@ -48,10 +53,27 @@ def _package() -> Any:
     return reasoning_gym
 
 
-def _made(name: str, settings: dict[str, Any], seed: int) -> tuple[Any, dict[str, Any]]:
-    """The generator of one seed and its one problem."""
-    found = _package().create_dataset(name, seed=seed, size=1, **settings)
-    return found, found[0]
+SIZES = (2**20, 2**12, 2**8)  # problems of a generator, from the largest that it takes
+FRESH = ("codeio",)  # what it makes depends on what it has made before
+
+
+def _open(name: str, settings: str) -> Any:
+    """A generator, as large as it goes; its problems are counted from one seed, which is the same for all of us."""
+    for size in SIZES:
+        try:
+            return _package().create_dataset(name, seed=0, size=size, **json.loads(settings))
+        except ValueError as error:
+            if "size" not in str(error).lower() or size == SIZES[-1]:
+                raise
+
+
+_kept = lru_cache(maxsize=8)(_open)
+
+
+def _made(name: str, settings: dict[str, Any], index: int) -> tuple[Any, dict[str, Any]]:
+    """A generator and one of its problems."""
+    found = (_open if name in FRESH else _kept)(name, json.dumps(settings, sort_keys=True))
+    return found, found[index % len(found)]
 
 
 def parsed(name: str) -> tuple[str, dict[str, Any]]:
@@ -101,11 +123,11 @@ class Gym:
             TaskError: the generator has too few different questions for a split of this kind.
         """
         for rng, _ in zip(streams(self.name, seed, split, i), range(TRIES), strict=False):
-            own = rng.getrandbits(31)
+            own = rng.getrandbits(20)
             entry = _made(self.generator, self.settings, own)[1]
             key = _key(entry)
             if in_split(key, split):
-                spec = {"name": self.generator, "settings": self.settings, "seed": own, "key": key}
+                spec = {"name": self.generator, "settings": self.settings, "index": own, "key": key}
                 tags = {"task": self.name, "language": "en", "domain": "logic", "gym": spec}
                 return Problem(f"{self.name}/{own}", key, entry["question"], answer_of(entry), tags)
         raise TaskError(
@@ -157,26 +179,42 @@ def setup(_: Any) -> None:
     _package()
 
 
+GARBAGE = ("", "nonsense 7 (", "?")  # a scorer that pays one of these pays for nothing
+
+
 @lru_cache(maxsize=64)
-def _again(spec: str) -> tuple[Any, dict[str, Any], bool]:
-    """The generator and the problem of a spec, made anew, and whether its own answer scores 1.
+def _again(spec: str) -> tuple[Any, dict[str, Any], str]:
+    """The generator and the problem of a spec, made anew, and what is the matter with its scorer, if anything.
 
     Raises:
         ValueError: another question came out, so the package is not the one that made the problem.
     """
     told = json.loads(spec)
-    dataset, entry = _made(told["name"], told["settings"], told["seed"])
+    dataset, entry = _made(told["name"], told["settings"], told["index"])
     if _key(entry) != told["key"]:
-        raise ValueError(f"reasoning-gym makes another problem of {told['name']} from the same seed here")
-    return dataset, entry, bool(dataset.score_answer(told["answer"], entry) >= 1)
+        raise ValueError(f"reasoning-gym makes another problem of {told['name']} from the same number here")
+    if _score(dataset, told["answer"], entry) < 1:
+        return dataset, entry, "the package's scorer gives its own answer less than 1"
+    paid = [text for text in GARBAGE if text != told["answer"].strip() and _score(dataset, text, entry) >= 1]
+    return dataset, entry, f"the package's scorer gives {paid[0]!r} 1 as well" if paid else ""
+
+
+def _score(dataset: Any, answer: str, entry: dict[str, Any]) -> float:
+    """The package's score; what its scorer cannot read, so that it raises, is wrong."""
+    try:
+        return float(dataset.score_answer(answer, entry))
+    except MemoryError:
+        raise
+    except Exception:  # a hundred scorers raise a hundred kinds
+        return 0.0
 
 
 def judge(job: dict[str, Any]) -> list[Any]:
     """[verdict, why, no audit] of one answer, the form that `verify.grade` reads."""
-    dataset, entry, sound = _again(job["gold"])
-    if not sound:
-        return ["gold", "the package's scorer gives its own answer less than 1", None]
-    score = float(dataset.score_answer(job["answer"], entry))
+    dataset, entry, fault = _again(job["gold"])
+    if fault:
+        return ["gold", fault, None]
+    score = _score(dataset, job["answer"], entry)
     return ["pass" if score >= 1 else "fail", "" if score >= 1 else f"scored {score:g}", None]
 
 
@@ -196,6 +234,6 @@ def _grader() -> Any:
             text = self.answer if answer is None else json.loads(self.gold)["answer"]
             return {"gold": self.gold, "answer": text}
 
-    grader = grade.Grader([KIND], target=f"{__name__}:judge")
+    grader = grade.Grader([KIND], timeout=SECONDS, target=f"{__name__}:judge")
     atexit.register(grader.close)
     return grader, Asked
