@@ -67,7 +67,7 @@ def test_a_gold_answer_that_its_scorer_refuses_is_could_not_grade() -> None:
     halting = {"name": "game_of_life_halting", "settings": {}, "index": 0}
     entry = gym._made("game_of_life_halting", {}, 0)[1]
     spec = {**halting, "key": gym._key(entry)}
-    with pytest.raises(CouldNotGrade, match="gives .* 1 as well"):
+    with pytest.raises(CouldNotGrade, match=r"gives .* 1 as well"):
         task.checks(replace(problem, answer=entry["answer"], tags={**problem.tags, "gym": spec}), ["True", "False"])
     tags = {**problem.tags, "gym": {**problem.tags["gym"], "key": "another"}}
     with pytest.raises(CouldNotGrade):
