@@ -190,6 +190,7 @@ def run(
       evaluate-mini    evaluate one model, every answer kept
       controls-mini    R1-Zero on several seeds beside all its controls (hours)
       paper            every setting of the paper; needs its hardware
+      zero-qwen2.5-1.5b r1-qwen2.5-1.5b r1-qwen2.5-7b distill-qwen2.5-1.5b    on GPUs (docs/scale.md)
 
     \b
     Examples:
@@ -660,24 +661,44 @@ def release(
 
 
 @app.command()
-def tasks() -> None:
+def tasks(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One task, a data set (hub:...), or reasoning-gym for its list.  [default: all shipped]"),
+    ] = None,
+) -> None:
     """List the tasks, each with a problem and its answer.
+
+    \b
+    Examples:
+      incentive tasks
+      incentive tasks reasoning-gym                          the names of its generators
+      incentive tasks "reasoning-gym/countdown?min_numbers=3"
 
     Your own problems need no code: a .jsonl file with one {"prompt": "...", "answer": "..."} a line is a task.
     """
     with _guarded():
         import inspect
 
-        from incentive.tasks import SHIPPED
+        from incentive.tasks import SHIPPED, find
 
-        for name, found in SHIPPED.items():
+        if name == "reasoning-gym":
+            from incentive.tasks import gym
+
+            for one in gym.names():
+                _out(f"{gym.PREFIX}{one}")
+            return
+        for one, found in SHIPPED.items() if name is None else [(name, find(name))]:
             problem = found.problem(0, "train", 0)
-            _out(name)
+            _out(one)
             _out("  " + (inspect.getdoc(type(found)) or "").split("\n")[0])
             _out(f"  problem: {problem.prompt}")
             _out(f"  answer:  {found.gold(problem)}\n")
+        if name is not None:
+            return
         _out('Your own: mine.jsonl, one {"prompt": "...", "answer": "..."} a line')
         _out("  incentive run zero-mini --set 'rl.tasks={\"mine.jsonl\"=1.0}' --set 'eval.tasks=[\"mine.jsonl\"]'")
+        _out("More: data sets of the Hub (hub:owner/name?..., docs/suites.md); incentive tasks reasoning-gym")
 
 
 def _version(wanted: bool) -> None:

@@ -16,7 +16,6 @@ from incentive.config import SFT, Optim
 from incentive.config import Run as Settings
 from incentive.recipes import zero
 from incentive.recipes.base import Recipe, Show
-from incentive.recipes.r1 import BASE
 from incentive.run import Artifact, Run, write_folder
 
 ZERO = "runs/zero-mini/zero/model"  # where `incentive run zero-mini` puts it

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from incentive.engine.base import Engine
 from incentive.model.checkpoint import Policy, load_policy, resolve
 from incentive.records import Group, Problem, Request, Sample, hash64, to_json
 from incentive.run import Artifact, RunError, Stage, write_json
-from incentive.tasks import Mixture, distinct
+from incentive.tasks import Mixture, checks, distinct
 from incentive.tasks.base import Task, tool_of
 
 PROBLEMS = 0  # seed of the problems that are evaluated on: the same for every run, so that runs can be paired
@@ -150,7 +151,7 @@ def ask(
     template: str, each: Callable[[Sample], None] = lambda _: None, *, tools: bool = True,
 ) -> list[Group]:  # fmt: skip
     """Sample and grade `n` answers to each problem, accuracy and format; without tools a call stays unanswered."""
-    grade = rewards.each(rewards.shipped(task.check), {"accuracy": 1.0, "format": 1.0})
+    grade = rewards.each(rewards.shipped(task.check, partial(checks, task)), {"accuracy": 1.0, "format": 1.0})
     asked = requests(problems, n, sampling, seed, template, tokenizer, task if tools else None)
     return gather(player.sample(asked), problems, grade, n, each)
 
@@ -172,7 +173,7 @@ def evaluate(
         contaminated: by task how many of its problems the model has met in training, to stand beside its score.
     """
     assert start is not None
-    policy, tokenizer = load_policy(start.path)
+    policy, tokenizer = load_policy(start.path, device=section.device)
     player = engine.local(policy, tokenizer, resolve(start.path), section.engine, share=True)
     ways = {"": section.sampling}
     if section.also_t1:

@@ -131,8 +131,9 @@ class Trainer:
             losses.policy, epsilon=section.epsilon, epsilon_high=section.epsilon_high, beta=section.beta,
             level=section.importance_sampling_level,
         )  # fmt: skip
+        ruled = [name for name, one in task.tasks.items() if not getattr(one, "open", False)]  # with right answers
         self.checks = {
-            name: distinct(task.tasks[name], PROBLEMS, "val", max(1, section.eval_problems // len(task.tasks))) for name in task.tasks
+            name: distinct(task.tasks[name], PROBLEMS, "val", max(1, section.eval_problems // len(ruled))) for name in ruled
         } if section.eval_steps else {}  # fmt: skip
         found = stage.resume()
         self.restore(found or (Stage(continue_from.path.parent).latest() if continue_from else None))

@@ -41,7 +41,7 @@ class Sampler:
     """
 
     def __init__(self, start: Artifact, section: Draw, task: Mixture, template: str, key: str):
-        self.policy, self.tokenizer = load_policy(start.path)
+        self.policy, self.tokenizer = load_policy(start.path, device=section.device)
         self.player = engine.local(self.policy, self.tokenizer, resolve(start.path), section.engine, share=True)
         self.section, self.task, self.template, self.key = section, task, template, key
 
@@ -81,7 +81,7 @@ def collect(
     """
     assert start is not None
     sampler = Sampler(start, section, task, template, "collect.sampling.max_tokens")
-    grade = rewards.each(rewards.shipped(task.check), {"accuracy": 1.0, "format": 1.0})
+    grade = rewards.each(rewards.shipped(task.check, task.checks), {"accuracy": 1.0, "format": 1.0})
     stage.resume()
     kept = sampled = prompt = 0
     began = time.monotonic()
