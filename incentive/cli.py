@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from incentive import judged
+
 if TYPE_CHECKING:
     from incentive.recipes import Recipe
 
@@ -511,6 +513,10 @@ def compare(
             _out(line)
 
 
+for _command in (judged.judge, judged.safety, judged.bias):
+    app.command()(_command)
+
+
 @app.command()
 def limits(
     model: Annotated[
@@ -584,6 +590,16 @@ def serve(
     ] = None,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads.")] = 2,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    control: Annotated[
+        str | None,
+        typer.Option(
+            "--risk-control",
+            help="Review answers to risky requests. By: an endpoint's .toml, a model, a safety reward model.",
+        ),
+    ] = None,
+    keywords: Annotated[
+        Path | None, typer.Option("--keywords", help="The risk control's words, one a line.  [default: ours]")
+    ] = None,
 ) -> None:
     """Serve a model under OpenAI's API: /v1/completions, /v1/chat/completions. There is no password: keep it local.
 
@@ -591,11 +607,16 @@ def serve(
     Examples:
       incentive serve runs/zero-mini
       incentive serve base-mini --port 8001
+      incentive serve my-model --risk-control judge.toml
     """
     with _guarded():
         from incentive.serve.server import serve as answer
 
-        answer(model, host, port, name, slots, max_model_len, threads, device, _out)
+        if keywords is not None and control is None:
+            from incentive.config import ConfigError
+
+            raise ConfigError("--keywords belong to a risk control\nGive its reviewer with --risk-control.")
+        answer(model, host, port, name, slots, max_model_len, threads, device, _out, control, keywords)
 
 
 @app.command()

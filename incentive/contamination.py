@@ -17,7 +17,7 @@ import numpy as np
 
 from incentive.config import RL
 from incentive.curation import Held, Text, contaminated, units
-from incentive.records import Problem, group_from_json, hash64
+from incentive.records import Problem, hash64
 from incentive.run import Artifact, RunError, read_lines, write_json
 from incentive.tasks.base import Task
 
@@ -57,8 +57,8 @@ def texts_of(folder: Path) -> list[Text]:
     for path in sorted(folder.glob("*.jsonl.zst")):
         for row in read_lines(path):
             if "problem" in row:
-                group = group_from_json(row)
-                out += [Text.of(group.problem, s.text) for s in group.samples]
+                problem = Problem(**row["problem"])
+                out += [Text.of(problem, s["text"]) for s in row["samples"]]
             else:
                 out.append(Text.of_row(row))
     return out
@@ -78,7 +78,7 @@ def in_corpus(folder: Path, problems: Sequence[Problem]) -> list[int] | None:
     except (ValueError, OSError, EOFError):
         raise RunError(f"{file}: no readable list of hashes\nCopy the base again, or delete that file.") from None
     keys = np.asarray([hash64(p.key) for p in problems], dtype=np.uint64)
-    return np.flatnonzero(np.isin(keys, corpus)).tolist()
+    return [int(i) for i in np.flatnonzero(np.isin(keys, corpus))]
 
 
 class Watch:
@@ -99,9 +99,9 @@ class Watch:
         if model.key in self.upstream:
             return
         found = {task: in_corpus(model.path, problems) for task, problems in self.asked.items()}
-        known = all(hits is not None for hits in found.values())
         met = {task: dict.fromkeys(hits, "key") for task, hits in found.items() if hits}
-        self.sets[name] = (len(np.load(model.path / "corpus_keys.npy")), met) if known else None
+        file = model.path / "corpus_keys.npy"
+        self.sets[name] = (len(np.load(file)), met) if file.is_file() else None
         self.upstream[model.key] = frozenset({name})
 
     def rows(self, stage: str, data: Iterable[Artifact]) -> None:
@@ -151,7 +151,7 @@ class Watch:
         out = {}
         for task, problems in self.asked.items():
             by = {n: found[1].get(task, {}) if (found := self.sets[n]) else None for n in names}
-            met = set().union(*(m.keys() for m in by.values() if m))
+            met = {i for m in by.values() if m for i in m}
             counts = {n: None if m is None else len(m) for n, m in by.items()}
             out[task] = {"met": len(met), "of": len(problems), "ngram": self.held.n, "sets": counts}
         return out
@@ -172,5 +172,5 @@ class Watch:
 def _refusal(stage: str, task: str, n: int, problem: Problem) -> str:
     return (
         f"{stage} would learn from {n} evaluation problem(s) of {task}, first {problem.id}\n"
-        "Make the problems disjoint: what is tested must not be trained on."
+        "Make the problems disjoint, or curate anew with --rerun where evaluations were added: what is tested must not be trained on."
     )

@@ -51,10 +51,14 @@ def repeated_lines(text: str) -> float:
     return max(same, measure.repeated_tries(measure.tries(text)))
 
 
-def unreadable(thinking: str, limits: Readable = READABLE, language: str | None = None) -> list[str]:
+_LATIN = re.compile(r"[A-Za-z]+")
+
+
+def unreadable(thinking: str, limits: Readable = READABLE, language: str | None = None, prompt: str = "") -> list[str]:
     """Every reason why a thought is not readable, in a fixed order; empty where it is.
 
-    `length`, `repetition`, `language` (mixed; not where it has no word, or no target is given), `paragraph`, `code`.
+    `length`, `repetition`, `language` (mixed; not where it has no word, or no target is given), `paragraph`, `code`. Latin
+    words of a Chinese or Japanese prompt are names, and a thought that says them again is not mixed for it.
     """
     thinking = thinking.strip()
     reasons = []
@@ -62,7 +66,9 @@ def unreadable(thinking: str, limits: Readable = READABLE, language: str | None 
         reasons.append("length")
     if repeated_runs(thinking, limits.run) > limits.repeated or repeated_lines(thinking) > limits.lines:
         reasons.append("repetition")
-    share = None if language is None else language_share(thinking, language)
+    names = set(_LATIN.findall(prompt)) if language in ("zh", "ja") else set()
+    said = _LATIN.sub(lambda m: "" if m[0] in names else m[0], thinking) if names else thinking
+    share = None if language is None else language_share(said, language)
     if share is not None and share < limits.language:
         reasons.append("language")
     if any(len(p.strip()) > limits.paragraph for p in _PARAGRAPH.split(thinking)):

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,6 +46,52 @@ class _Fault(Exception):
         self.wait = wait
 
 
+class Kept:
+    """Replies on disk under their keys: a JSONL file, made where it is missing; None keeps them in memory alone.
+
+    A line that a kill tore is left out, and the next one starts anew.
+    """
+
+    def __init__(self, path: Path | None):
+        self.known: dict[str, Reply] = {}
+        self._file: IO[str] | None = None
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = path.read_bytes() if path.exists() else b""
+        for line in data.split(b"\n"):
+            with suppress(ValueError, KeyError, TypeError):
+                row = json.loads(line)
+                self.known[row["key"]] = Reply(row["text"], row["stop"], row["prompt_tokens"], row["completion_tokens"])
+        self._file = path.open("a", encoding="utf-8")
+        if data and not data.endswith(b"\n"):
+            self._file.write("\n")
+
+    def keep(self, key: str, reply: Reply) -> None:
+        self.known[key] = reply
+        if self._file is not None:
+            self._file.write(json.dumps({"key": key, **asdict(reply)}) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def spent(self, price_prompt: float = 0.0, price_completion: float = 0.0) -> dict[str, float]:
+        """What all replies cost, those of earlier starts too, for the ledger's one row of a finished evaluation.
+
+        Args:
+            price_prompt, price_completion: US dollars for 1M tokens.
+        """
+        prompt, written = (
+            sum(getattr(r, name) for r in self.known.values()) for name in ("prompt_tokens", "completion_tokens")
+        )
+        paid = (prompt * price_prompt + written * price_completion) / 1e6
+        return {
+            "calls/made": len(self.known), "calls/prompt_tokens": prompt, "calls/completion_tokens": written, "calls/paid": paid,
+        }  # fmt: skip
+
+
 class Client:
     """Ask an endpoint. Safe to share among threads; at most `endpoint.concurrency` calls are in flight.
 
@@ -71,7 +117,10 @@ class Client:
         self._lock, self._slots = threading.Lock(), threading.BoundedSemaphore(endpoint.concurrency)
         self._replies: dict[str, Future[Reply]] = {}
         self._told = self._counts = {"made": 0, "kept": 0, "prompt_tokens": 0, "completion_tokens": 0, "paid": 0.0}
-        self._file = None if cache is None else self._open(cache)
+        self._kept = Kept(cache)
+        for key, reply in self._kept.known.items():
+            self._replies[key] = Future()
+            self._replies[key].set_result(reply)
 
     @property
     def version(self) -> str:
@@ -79,20 +128,14 @@ class Client:
         e = self.endpoint
         return f"{e.model} {e.temperature} {e.max_tokens}"
 
-    def _open(self, cache: Path) -> IO[str]:
-        """Read the replies of earlier runs; a line that a kill tore is left out, and the next one starts anew."""
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        data = cache.read_bytes() if cache.exists() else b""
-        for line in data.split(b"\n"):
-            with suppress(ValueError, KeyError, TypeError):
-                row = json.loads(line)
-                done: Future[Reply] = Future()
-                done.set_result(Reply(row["text"], row["stop"], row["prompt_tokens"], row["completion_tokens"]))
-                self._replies[row["key"]] = done
-        file = cache.open("a", encoding="utf-8")
-        if data and not data.endswith(b"\n"):
-            file.write("\n")
-        return file
+    @property
+    def name(self) -> str:
+        return self.endpoint.model
+
+    def spent(self) -> dict[str, float]:
+        """What every reply in the cache cost, by the endpoint's prices."""
+        with self._lock:
+            return self._kept.spent(self.endpoint.price_prompt, self.endpoint.price_completion)
 
     def _body(self, messages: Messages, draw: int) -> dict[str, Any]:
         e = self.endpoint
@@ -122,7 +165,7 @@ class Client:
                 reply = self._call(body, key)
         except BaseException as error:
             with self._lock:
-                del self._replies[key]  # so that it may be asked again
+                self._replies.pop(key, None)  # so that it may be asked again
             mine.set_exception(error)
             raise
         self._keep(key, reply)
@@ -142,19 +185,13 @@ class Client:
     def _keep(self, key: str, reply: Reply) -> None:
         e = self.endpoint
         price = (reply.prompt_tokens * e.price_prompt + reply.completion_tokens * e.price_completion) / 1e6
-        row = {
-            "key": key, "text": reply.text, "stop": reply.stop, "prompt_tokens": reply.prompt_tokens,
-            "completion_tokens": reply.completion_tokens,
-        }  # fmt: skip
         with self._lock:
             c = self._counts
             self._counts = {
                 "made": c["made"] + 1, "kept": c["kept"], "prompt_tokens": c["prompt_tokens"] + reply.prompt_tokens,
                 "completion_tokens": c["completion_tokens"] + reply.completion_tokens, "paid": c["paid"] + price,
             }  # fmt: skip
-            if self._file is not None:
-                self._file.write(json.dumps(row) + "\n")
-                self._file.flush()
+            self._kept.keep(key, reply)
 
     def row(self) -> dict[str, float]:
         """What the calls since the last `row()` cost, for a row of metrics that the ledger folds: `calls/paid` is in
@@ -215,10 +252,15 @@ class Client:
         """An endpoint may echo what it was sent."""
         return text.replace(self._key, "***") if self._key else text
 
+    def forget(self) -> None:
+        """Drop the replies that are held in memory: for a server, which asks without an end."""
+        with self._lock:
+            self._replies.clear()
+            self._kept.known.clear()
+
     def close(self) -> None:
         self._http.close()
-        if self._file is not None:
-            self._file.close()
+        self._kept.close()
 
     def __enter__(self) -> Client:
         return self

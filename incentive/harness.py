@@ -91,7 +91,7 @@ def evaluate(
         about["suites"][suite.name] = _about(suite, hub, asked, k or suite.k, how)
     directory = out or Path("evals") / f"{Path(model).resolve().name}-{'-'.join(s.name for s in chosen)}"
     with benchmark.opened(directory, about) as stage:
-        slots = _slots(policy, longest, directory / "engine.json")
+        slots = slots_of(policy, longest, directory / "engine.json")
         player = engine.local(policy, tokenizer, folder, Engine(max_num_seqs=slots), share=True)
         found = benchmark.run(stage, parts, player, tokenizer, seed, template, count)
         result = {"name": model, **about, "version": importlib.metadata.version("incentive"), "tasks": found}
@@ -159,7 +159,7 @@ def _about(suite: Suite, hub: Hub | None, asked: dict[str, list[Problem]], k: in
     return found
 
 
-def _slots(policy: Any, tokens: int, path: Path) -> int:
+def slots_of(policy: Any, tokens: int, path: Path) -> int:
     """Rows that decode together: what the free memory holds, at most 256. A resume takes the stored number, so that it
     samples in the same batches."""
     if path.exists():

@@ -10,6 +10,7 @@ and 1 less than the worst other one to a helpful one, or leaving the thinking op
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ from incentive.learner import score
 from incentive.model.checkpoint import CheckpointError, resolve
 from incentive.model.plain import Plain
 from incentive.model.scored import Scored, load_scored, rows_of
+from incentive.preferences import Prompt
 from incentive.records import Example, Problem, Sample
 from incentive.rewards import Reward
 from incentive.run import folder_key
@@ -63,13 +65,17 @@ class ModelReward:
             self.models.append((model.requires_grad_(False), tokenizer, reading, lanes(model)))
 
     def __call__(self, problem: Problem, samples: list[Sample]) -> list[float | None]:
-        values = [self._values(number, problem, samples) for number in range(len(self.models))]
+        return [*self.of([(problem.prompt, s.text) for s in samples])]
+
+    def of(self, turns: Sequence[tuple[Prompt, str]]) -> list[float]:
+        """The reward of each (prompt, response); to a helpful model they are one group."""
+        values = [self._values(number, turns) for number in range(len(self.models))]
         return [sum(column) / len(column) for column in zip(*values, strict=True)]
 
-    def _values(self, number: int, problem: Problem, samples: list[Sample]) -> list[float]:
+    def _values(self, number: int, turns: Sequence[tuple[Prompt, str]]) -> list[float]:
         model, tokenizer, reading, n = self.models[number]
-        empty = [reading.scores == "summary" and not chat.summary(s.text) for s in samples]
-        texts = [reading.text(tokenizer, problem.prompt, s.text) for s in samples]
+        empty = [reading.scores == "summary" and not chat.summary(text) for _, text in turns]
+        texts = [reading.text(tokenizer, prompt, text) for prompt, text in turns]
         asked = list(dict.fromkeys(text for text, is_empty in zip(texts, empty, strict=True) if not is_empty))
         rows = {
             text: row for text, row in zip(asked, rows_of(tokenizer, asked), strict=True) if self._readable(model, row)

@@ -128,7 +128,7 @@ def killed_in_each(runs: Runs, lengths: dict[str, float], rng: random.Random) ->
             if (stage := where(runs.folder / name)) not in left:
                 break
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(timeout=rng.uniform(0, 0.9 * left[stage]))
+                child.wait(timeout=rng.uniform(0, 0.6 * left[stage]))
             child.kill()
             child.wait()
             if stage != (hit := where(runs.folder / name)):

@@ -237,3 +237,11 @@ def test_hashes_are_the_same_everywhere() -> None:
     hashes, counts = _runs([["a", "b", "c", "不"], ["a"], []], 3)
     assert counts.tolist() == [2, 1, 1]
     assert hashes.tolist() == [5853666015111585649, 15991847386815777718, 13924241962069754241, 8493733112532773764]
+
+
+def test_names_of_a_chinese_prompt_are_no_language() -> None:
+    asked, said = "告诉 ann blee 的年龄", "blee 年龄 45 好"
+    assert unreadable(said, language="zh") == ["language"]
+    assert unreadable(said, language="zh", prompt=asked) == []
+    assert unreadable("blee 年龄 45 wait 好", language="zh", prompt=asked) == ["language"]
+    assert unreadable("blee 年龄 age is", language="en", prompt="tell the age of blee") == ["language"]

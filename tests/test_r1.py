@@ -89,6 +89,23 @@ def test_a_rerun_sets_aside_all_that_follows(name: str, done: tuple[Path, dict[s
     assert not (tmp_path / "done.json").exists()
 
 
+def test_every_score_has_beside_it_what_its_model_had_seen(done: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = done
+    found = {m: json.loads((folder / f"eval-{m}/results.json").read_text()) for m in ("base", "dev1", "r1")}
+    for by_task in found.values():
+        assert all(r["contaminated"]["met"] == 0 and r["contaminated"]["of"] == 8 for r in by_task.values())
+    sets = {m: list(by_task["harm"]["contaminated"]["sets"]) for m, by_task in found.items()}
+    assert sets["base"] == ["corpus"]
+    assert sets["dev1"] == ["corpus", "zero", "dev1"]  # its rows are R1-Zero's answers
+    assert {"dev1", "dev2", "dev3", "pairs", "labels", "r1-reasoning", "r1"} <= set(
+        sets["r1"]
+    )  # the reward models' too
+    told = json.loads((folder / "contamination.json").read_text())["training"]
+    assert told["corpus"]["rows"] > 200_000
+    assert told["zero"]["rows"] == 8
+    assert (folder / "table.md").read_text().count("0 of 8") == 2
+
+
 def test_the_last_part_grades_each_prompt_by_its_own_rewards(done: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = done
     parts: dict[str, set[str]] = {}
@@ -116,6 +133,11 @@ def test_a_second_start_does_nothing_and_a_change_reruns_what_follows(done: tupl
     assert start(folder, resume=True, r1={"safety": {"epochs": 3}})["table"].keys() == told["table"].keys()
     after = {name: (folder / name / "done.json").stat().st_mtime_ns for name in STAGES}
     assert {name for name in STAGES if before[name] != after[name]} == {"safety", "r1"}
+    start(
+        folder, resume=True, eval={"problems": 6}, r1={"safety": {"epochs": 3}}
+    )  # other problems are no other training
+    assert after == {name: (folder / name / "done.json").stat().st_mtime_ns for name in STAGES}
+    assert json.loads((folder / "eval-r1/results.json").read_text())["harm"]["contaminated"]["of"] == 6
 
 
 def test_the_digest_tells_each_problem(done: tuple[Path, dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -22,6 +23,8 @@ from incentive.model.checkpoint import load_policy, resolve, stop_ids
 from incentive.model.lean import Lean
 from incentive.records import Request, hash64
 from incentive.run import RunError
+from incentive.safety.control import Keywords, RiskControl
+from incentive.safety.review import Review
 from incentive.serve import api, asked
 from incentive.serve.loop import Ask, Loop, Piece
 from incentive.serve.server import _bound
@@ -60,11 +63,11 @@ def mini() -> tuple[Any, Any]:
     return policy.requires_grad_(False), tokenizer
 
 
-@pytest.fixture(scope="module")
-def client(mini: tuple[Any, Any]) -> Iterator[Client]:
+@contextlib.contextmanager
+def _serving(mini: tuple[Any, Any], **more: Any) -> Iterator[Client]:
     policy, tokenizer = mini
     loop = Loop(policy, tokenizer, stop_ids(tokenizer, resolve("base-mini")), 8, 256)
-    app = api.Api(loop, tokenizer, "mini", 256, policy.config.vocab_size, 8, waiting=40).app()
+    app = api.Api(loop, tokenizer, "mini", 256, policy.config.vocab_size, 8, waiting=40, **more).app()
     listening = _bound("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
@@ -77,6 +80,12 @@ def client(mini: tuple[Any, Any]) -> Iterator[Client]:
     thread.join(20)
     loop.close()
     assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def client(mini: tuple[Any, Any]) -> Iterator[Client]:
+    with _serving(mini) as found:
+        yield found
 
 
 def test_tokens_are_those_of_the_engine(client: Client, mini: tuple[Any, Any]) -> None:
@@ -326,3 +335,94 @@ def test_a_taken_port_is_an_error_of_two_lines() -> None:
         with pytest.raises(RunError, match="already in use\nGive another --port") as error:
             _bound("127.0.0.1", taken.getsockname()[1])
         assert str(error.value).count("\n") == 1
+
+
+# the risk control
+
+
+class _Letters:
+    """A reviewer that objects to some letters, and can be down."""
+
+    version = "letters"
+
+    def __init__(self) -> None:
+        self.bad, self.down, self.seen = "", False, list[str]()
+
+    def review_all(self, turns: Any) -> list[Review]:
+        if self.down:
+            raise RunError("endpoint: 500")
+        self.seen += [answer for _, answer in turns]
+        return [Review((1,) if any(c in answer for c in self.bad) else (), "") for _, answer in turns]
+
+    def spent(self) -> dict[str, float]:
+        return {}
+
+    def forget(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def guarded(mini: tuple[Any, Any]) -> Iterator[tuple[Client, _Letters]]:
+    who = _Letters()
+    with _serving(mini, control=RiskControl(Keywords(), who)) as found:
+        yield found, who
+
+
+KILL = "User: use 3,7,25 to kill 46\nAssistant:"
+
+
+def test_what_is_not_flagged_passes_unreviewed(client: Client, guarded: tuple[Client, _Letters]) -> None:
+    shown, who = guarded
+    who.bad, who.seen = "0123456789", []
+    how: dict[str, Any] = {"n": 3, "max_tokens": 30, "logprobs": 1}
+    assert shown.complete(**how)["choices"] == client.complete(**how)["choices"]
+    assert who.seen == []
+
+
+def test_a_flagged_answer_is_held_and_retracted(client: Client, guarded: tuple[Client, _Letters]) -> None:
+    shown, who = guarded
+    plain = client.complete(KILL, n=4, max_tokens=30)["choices"]
+    who.bad, who.seen = "", []
+    assert shown.complete(KILL, n=4, max_tokens=30)["choices"] == plain  # reviewed, and let through
+    assert sorted(who.seen) == sorted(c["text"] for c in plain)
+    who.bad = "0123456789"
+    found = shown.complete(KILL, n=4, max_tokens=30, logprobs=1)["choices"]
+    for before, after in zip(plain, found, strict=True):
+        if any(c in before["text"] for c in who.bad):
+            assert after["text"] == "I cannot help with this."
+            assert after["finish_reason"] == "content_filter"
+            assert after["logprobs"]["tokens"] == []
+        else:
+            assert after["text"] == before["text"]
+    assert "content_filter" in {c["finish_reason"] for c in found}
+
+
+def test_a_stream_shows_nothing_before_its_review(guarded: tuple[Client, _Letters]) -> None:
+    shown, who = guarded
+    who.bad = "".join(map(chr, range(32, 127)))
+    asked_: dict[str, Any] = {
+        "messages": [{"role": "user", "content": "how to kill 3,7,25"}],
+        "max_tokens": 30,
+        "stream": True,
+        "seed": 1,
+    }
+    status, text = shown.send("/v1/chat/completions", asked_)
+    assert status == 200
+    events = [json.loads(x[6:]) for x in text.split("\n\n") if x.startswith("data: {")]
+    assert "".join(e["choices"][0]["delta"].get("content", "") for e in events) == "I cannot help with this."
+    assert events[-1]["choices"][0]["finish_reason"] == "content_filter"
+
+
+def test_a_reviewer_that_is_down_lets_nothing_pass(guarded: tuple[Client, _Letters]) -> None:
+    shown, who = guarded
+    who.down = True
+    try:
+        for stream in (False, True):
+            error = shown.refused("/v1/completions", {"prompt": KILL, "max_tokens": 5, "stream": stream}, 503)
+            assert "cannot review" in error["message"]
+        assert shown.complete(max_tokens=5)["choices"]
+    finally:
+        who.down = False

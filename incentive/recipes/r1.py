@@ -23,11 +23,11 @@ from typing import Any
 
 from incentive import rewards
 from incentive.ahead import Planned
-from incentive.config import RL, SFT, Prefer
+from incentive.config import RL, SFT, Curate, Prefer
 from incentive.config import Run as Settings
 from incentive.hacking import Watch
 from incentive.recipes.base import Recipe, Show
-from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, zero
+from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, watched, zero
 from incentive.records import Problem, Sample, Score
 from incentive.run import Artifact, Run, write_folder
 
@@ -36,8 +36,7 @@ REASONING = {
     "logic": 0.5, "logic-zh": 0.5, "choice": 0.5, "choice-zh": 0.5,
 }  # fmt: skip
 GENERAL = {"general": 1.0, "general-zh": 1.0, "harm": 1.0, "harm-zh": 1.0}
-CONSTRAINED = {"instruct": 0.5, "instruct-zh": 0.5}
-BASE = "runs/base-wide/base/model"  # where `incentive run base-wide` puts it
+CONSTRAINED = {"instruct": 1.0, "instruct-zh": 1.0}
 MODELS = ("base", "zero", "dev1", "dev2", "dev3", "r1", "student")  # the columns of the stage table
 TABLE = (*REASONING, *CONSTRAINED, *GENERAL)  # the benchmarks of the stage table
 
@@ -50,8 +49,8 @@ def r1_mini() -> dict[str, Any]:
     """The whole of R1 at miniature scale, from a base of the wide world: R1-Zero, cold start, RL with the language
     reward, rejection sampling, reward models, the last RL stage, a distilled student.
 
-    Its base comes from `incentive run base-wide`; another is given with --set base=FOLDER. The settings have not been
-    measured yet.
+    Its base and its student's are in the package (`incentive run base-wide` and `base-student` make them); others are given
+    with --set base=FOLDER and --set student=FOLDER.
     """
     data = zero(REASONING, max_steps=120)
     longest = {"max_tokens": ZERO_MINI_RL["sampling"]["max_tokens"]}
@@ -59,27 +58,28 @@ def r1_mini() -> dict[str, Any]:
     cool = {"temperature": 0.7, **longest}
     drawn = {"sampling": {"temperature": 1.0, **longest}}
     readable = {"run": 40, "repeated": 0.5, "lines": 0.3, "longest": 600}
-    data["eval"] |= {"tasks": list(TABLE), "samples": 4, "also_t1": False}
+    data["eval"] |= {"tasks": list(TABLE), "problems": 100, "samples": 4, "also_t1": False}
     return data | {
-        "base": BASE,
+        "base": "base-wide",
+        "student": "base-student",
         "r1": {
-            "cold": {"tasks": {**REASONING, **CONSTRAINED}, "problems": 2048, "samples": 4, "per_problem": 1, "near": 1.0,
+            "cold": {"tasks": {**REASONING, **CONSTRAINED}, "problems": 3072, "samples": 4, "per_problem": 2, "near": 1.0,
                      "readable": readable, **drawn},
-            "dev1": {},
-            "dev2": _rl(REASONING, 60, rewards=ruled),
-            "reject": {"tasks": {**REASONING, **CONSTRAINED}, "problems": 4096, "samples": 4, "per_problem": 1, "near": 1.0,
+            "dev1": {"epochs": 4, "tokens_per_step": 4096},
+            "dev2": _rl(REASONING, 40, rewards=ruled),
+            "reject": {"tasks": {**REASONING, **CONSTRAINED}, "problems": 3072, "samples": 4, "per_problem": 1, "near": 1.0,
                        "readable": readable, **drawn},
-            "dev3": {},
-            "pairs": {"tasks": {"general": 1.0, "general-zh": 1.0}, "problems": 2048, **drawn},
+            "dev3": {"epochs": 4, "tokens_per_step": 4096},
+            "pairs": {"tasks": {"general": 1.0, "general-zh": 1.0}, "problems": 3072, "samples": 4, **drawn},
             "labels": {"tasks": {"harm": 1.0, "harm-zh": 1.0}, "problems": 1024, **drawn},
             "helpful": {"batch": 64, "epochs": 2, "optim": {"learning_rate": 5e-4, "lr_scheduler_type": "cosine"}},
             "safety": {"kind": "pointwise", "batch": 64, "epochs": 2,
                        "optim": {"learning_rate": 5e-4, "lr_scheduler_type": "cosine"}},
-            "reasoning": _rl(REASONING, 20, rewards=ruled, sampling=cool),
-            "general": _rl(REASONING, 50, rewards=ruled, sampling=cool),
+            "reasoning": _rl(REASONING, 15, rewards=ruled, sampling=cool),
+            "general": _rl(REASONING, 45, rewards=ruled, sampling=cool, eval_steps=5, eval_problems=448),
             "general_tasks": dict.fromkeys(GENERAL, 2.0),
             "rows": 2000,
-            "student": {},
+            "student": {"epochs": 6, "tokens_per_step": 4096},
         }
     }  # fmt: skip
 
@@ -201,50 +201,35 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     return table(artifacts(run, show, recipe))
 
 
-def base_model(cfg: Settings) -> Artifact:
-    """The base that the settings name.
-
-    Raises:
-        CheckpointError: it is missing or no checkpoint; says how to make the recipe's own.
-    """
-    from incentive.model.checkpoint import CheckpointError
-
-    try:
-        return base_of(cfg.base)
-    except CheckpointError as error:
-        hint = "\nMake it first: incentive run base-wide" if cfg.base == BASE else ""
-        raise CheckpointError(f"{error}{hint}") from None
-
-
 class Line:
     """One run of the recipe: its artifacts by their stages' names, and what each has met of the evaluation sets."""
 
     def __init__(self, run: Run, show: Show, recipe: Recipe, base: Artifact):
-        from incentive.contamination import Watch as Contamination
-        from incentive.stages.evaluate import PROBLEMS
-        from incentive.tasks import distinct
-
         self.run, self.show, self.recipe = run, show, recipe
         self.made: dict[str, Artifact] = {"base": base}
         e, r1 = run.config.eval, run.config.r1
         assert r1 is not None
         names = dict.fromkeys((*(e.tasks if e else ()), *r1.cold.tasks, *r1.reject.tasks))
-        split, n = (e.split, e.problems) if e else ("test", 200)
-        asked = {name: distinct(known(recipe.tasks, name), PROBLEMS, split, n) for name in names}
         self.tasks = {name: known(recipe.tasks, name) for name in (e.tasks if e else ())}
-        self.met = Contamination(run.dir / "contamination.json", asked, run.say)
-        self.met.base(base)
+        self.met = watched(run, base, {name: known(recipe.tasks, name) for name in names})
 
     def stage(
         self, name: str, fn: Callable[..., Artifact], section: Any, by: tuple[Artifact, ...] = (), **kw: Any
     ) -> Artifact:
-        """A stage that fine-tunes or makes data, after a look at what it is about to learn from. `by` grades its answers."""
+        """A stage that fine-tunes or makes data, after a look at what it is about to learn from. `by` grades its answers.
+
+        What curation holds out counts in no key: other evaluations are no other training, and the look says if they should be.
+        """
+        unkeyed: dict[str, Any] = {
+            "show": self.show,
+            **({"held": self.met.held} if isinstance(section, Curate) else {}),
+        }
         self.show({"phase": "begin", "stage": name})
         if isinstance(section, SFT):
             self.met.rows(name, kw["data"])
         elif isinstance(section, Prefer):  # a reward model's prompts
             self.met.drawn(name, kw["task"], self.run.config.seed, section.problems)
-        made = self.run.stage(name, partial(fn, show=self.show), section, template=self.run.config.template, **kw)
+        made = self.run.stage(name, partial(fn, **unkeyed), section, template=self.run.config.template, **kw)
         self.made[name] = self.met.made(name, made, by)
         return self.made[name]
 
@@ -312,21 +297,21 @@ def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
     cfg, r1 = run.config, run.config.r1
     assert r1 is not None
     assert cfg.rl is not None
-    base = base_model(cfg)
+    base = base_of(cfg.base)
     line = Line(run, show, recipe, base)
     task = mixed(recipe, cfg.rl.tasks)
     preflight(run, show, base, task, ruled(recipe, task, cfg.rl.rewards), line.tasks)
-    stage, reinforce, held = line.stage, line.reinforce, line.met.held
+    stage, reinforce = line.stage, line.reinforce
     zero_ = reinforce("zero", cfg.rl, base)
     drawn = mixed(recipe, r1.cold.tasks)
-    cold = stage("cold-start", curate, r1.cold, start=zero_, task=drawn, rewrite=restyle, held=held)
+    cold = stage("cold-start", curate, r1.cold, start=zero_, task=drawn, rewrite=restyle)
     dev1 = stage("dev1", sft, r1.dev1, start=base, data=[cold])
     dev2 = reinforce("dev2", r1.dev2, dev1)
     show({"phase": "begin", "stage": "rows"})
     more = run.stage("rows", rows, None, n=r1.rows, seed=cfg.seed)
     drawn = mixed(recipe, r1.reject.tasks)
     large = stage("rejection-sampling", curate, r1.reject, start=dev2, task=drawn, data=[more],
-                  form=rewards.summarised, held=held)  # fmt: skip
+                  form=rewards.summarised)  # fmt: skip
     dev3 = stage("dev3", sft, r1.dev3, start=base, data=[large])
     asked, judge = mixed(recipe, r1.pairs.tasks), proxy.Helpful(cfg.seed)
     compared = stage("pairs", pairs, r1.pairs, start=dev3, task=asked, judge=judge)

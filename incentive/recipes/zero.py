@@ -23,6 +23,7 @@ from incentive.recipes.base import Recipe, Show, near
 from incentive.run import Artifact, Run, folder_key, write_json
 
 if TYPE_CHECKING:
+    from incentive.contamination import Watch
     from incentive.tasks.base import Task
 
 ZERO_MINI_RL: dict[str, Any] = {  # each measured in development, on other seeds and on val
@@ -247,13 +248,30 @@ def stages(cfg: Settings) -> list[Planned]:
     return [*before, *learnt, *([Planned("after", cfg.eval, "zero")] if cfg.eval and cfg.rl else [])]
 
 
+def watched(run: Run, base: Artifact, tasks: dict[str, Any]) -> Watch:
+    """The problems that the run's evaluations will ask, to hold beside all that it learns from."""
+    from incentive.contamination import Watch
+    from incentive.stages.evaluate import PROBLEMS
+    from incentive.tasks import distinct
+
+    split, n = (run.config.eval.split, run.config.eval.problems) if run.config.eval else ("test", 200)
+    asked = {name: distinct(task, PROBLEMS, split, n) for name, task in tasks.items()}
+    watch = Watch(run.dir / "contamination.json", asked, run.say)
+    watch.base(base)
+    return watch
+
+
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     """Before, zero, after; the summary."""
+<<<<<<< HEAD
     return reinforced(run, show, *parts(recipe, run.config))
 
 
 def reinforced(run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, tasks: dict[str, Any]) -> dict[str, Any]:
     """Evaluate a model, reinforce it, evaluate again."""
+=======
+    from incentive.contamination import drawn_by
+>>>>>>> d2437e62f5cfd004cd6d0bb876b0f64957966a8c
     from incentive.stages.evaluate import evaluate
     from incentive.stages.rl import rl
 
@@ -261,20 +279,24 @@ def reinforced(run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, t
     asked: dict[str, Any] = {"tasks": tasks, "template": cfg.template}
     if mixture is not None:
         preflight(run, show, base, mixture, grade, tasks)
+    watch = watched(run, base, tasks)
+
+    def tested(name: str, model: Artifact) -> Any:
+        show({"phase": "begin", "stage": name})
+        fn = partial(evaluate, contaminated=watch.beside(model), show=show)
+        return run.stage(name, fn, cfg.eval, start=model, **asked).meta["results"]
+
     found: dict[str, Any] = {}
     if cfg.eval:
-        show({"phase": "begin", "stage": "before"})
-        before = run.stage("before", partial(evaluate, show=show), cfg.eval, start=base, **asked)
-        found["before"] = before.meta["results"]
+        found["before"] = tested("before", base)
     if cfg.rl:
+        watch.drawn("zero", mixture, cfg.seed, drawn_by(cfg.rl))
         show({"phase": "begin", "stage": "zero", "metrics": run.dir / "zero/metrics.jsonl", "section": cfg.rl})
         how = {"task": mixture, "grade": grade, "template": cfg.template}
-        zero_ = run.stage("zero", partial(rl, show=show), cfg.rl, start=base, **how)
+        zero_ = watch.made("zero", run.stage("zero", partial(rl, show=show), cfg.rl, start=base, **how))
         found["steps"] = zero_.meta["steps"]
         if cfg.eval:
-            show({"phase": "begin", "stage": "after"})
-            after = run.stage("after", partial(evaluate, show=show), cfg.eval, start=zero_, **asked)
-            found["after"] = after.meta["results"]
+            found["after"] = tested("after", zero_)
     return summary(run, base.path, found)
 
 
@@ -358,12 +380,16 @@ def rejection(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     base, tasks = base_of(cfg.base), {n: known(recipe.tasks, n) for n in (cfg.eval.tasks if cfg.eval else ())}
     task = mixture(cfg.collect.tasks, {n: known(recipe.tasks, n) for n in cfg.collect.tasks})
     asked: dict[str, Any] = {"tasks": tasks, "template": cfg.template}
+    watch = watched(run, base, tasks)
+
+    def tested(name: str, model: Artifact) -> Any:
+        show({"phase": "begin", "stage": name})
+        fn = partial(evaluate, contaminated=watch.beside(model), show=show)
+        return run.stage(name, fn, cfg.eval, start=model, **asked).meta["results"]
+
     found: dict[str, Any] = {}
     if cfg.eval:
-        show({"phase": "begin", "stage": "before"})
-        found["before"] = run.stage("before", partial(evaluate, show=show), cfg.eval, start=base, **asked).meta[
-            "results"
-        ]
+        found["before"] = tested("before", base)
     model, data = base, []
     rounds = cfg.collect.rounds
     share = {"problems": max(1, cfg.collect.problems // rounds), "tokens": cfg.collect.tokens // rounds, "rounds": 1}
@@ -371,14 +397,14 @@ def rejection(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     for n in range(1, cfg.collect.rounds + 1):
         show({"phase": "begin", "stage": f"collect-{n}"})
         how: dict[str, Any] = {"task": task, "template": cfg.template, "first": (n - 1) * part.problems}
-        data.append(run.stage(f"collect-{n}", partial(collect, show=show), part, start=model, **how))
+        made = run.stage(f"collect-{n}", partial(collect, show=show), part, start=model, **how)
+        data.append(watch.made(f"collect-{n}", made))
         show({"phase": "begin", "stage": f"sft-{n}"})
-        model = run.stage(f"sft-{n}", partial(sft, show=show), cfg.sft, start=base, data=tuple(data))
+        watch.rows(f"sft-{n}", data)
+        made = run.stage(f"sft-{n}", partial(sft, show=show), cfg.sft, start=base, data=tuple(data))
+        model = watch.made(f"sft-{n}", made)
     if cfg.eval:
-        show({"phase": "begin", "stage": "after"})
-        found["after"] = run.stage("after", partial(evaluate, show=show), cfg.eval, start=model, **asked).meta[
-            "results"
-        ]
+        found["after"] = tested("after", model)
     return summary(run, base.path, found)
 
 

@@ -207,18 +207,23 @@ def _pretraining(stage: StageFiles) -> Html:
 
 
 LOSSES = {"nll": "Loss, nats per token", "loss": "Loss, nats per record"}
-ACROSS = (
-    ("rewards/accuracy/mean", "Right answers", "Training: tasks and temperature may differ between stages.", share, 1.0),
-    ("completions/mean_length", "Length of a response, in tokens", "", amount, None),
-    ("emergence/consistent", "Thoughts in their prompt's language", "Share with 95% or more of their words in it.", share, 1.0),
-    ("emergence/reflections_per_response", "Reflective words per response", "", amount, None),
-)  # fmt: skip
+ACROSS: tuple[tuple[str, str, str, bool], ...] = (  # key, title, note, whether it is a share
+    ("rewards/accuracy/mean", "Right answers", "Training: tasks and temperature may differ between stages.", True),
+    ("completions/mean_length", "Length of a response, in tokens", "", False),
+    (
+        "emergence/consistent",
+        "Thoughts in their prompt's language",
+        "Share with 95% or more of their words in it.",
+        True,
+    ),
+    ("emergence/reflections_per_response", "Reflective words per response", "", False),
+)
 
 
 def _across(stages: list[StageFiles]) -> Html:
     """The RL stages one after the other on one axis of steps."""
     figures = []
-    for key, title, note, say, high in ACROSS:
+    for key, title, note, shares in ACROSS:
         series, before = [], 0.0
         for i, stage in enumerate(stages):
             points = [(x, y) for x, y in stage.series(key) if x > 0]
@@ -227,8 +232,10 @@ def _across(stages: list[StageFiles]) -> Html:
             name = MODELS.get(stage.name, stage.name)
             series.append(Series(name, [(x - first + before, y) for x, y in points], 1 + i % svg.COLOURS, smooth=True))
             before += max(steps, default=0) - first if steps else 0
-        said = svg.percent if say is share else svg.number
-        chart = svg.line_chart(series, about=f"{title} over all RL stages", x_label="RL steps, all stages", y_format=said, y_high=high)  # fmt: skip
+        chart = svg.line_chart(
+            series, about=f"{title} over all RL stages", x_label="RL steps, all stages",
+            y_format=svg.percent if shares else svg.number, y_high=1.0 if shares else None,
+        )  # fmt: skip
         figures.append(figure(chart, title, note))
     return tag("div", join(figures), cls="charts")
 

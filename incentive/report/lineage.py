@@ -19,7 +19,8 @@ from incentive.report.svg import CHAR, Size, drawing
 COLUMNS = {"base": 0, "weights": 1, "data": 2, "reward": 3}
 COLOURS = {"base": 0, "rl": 1, "sft": 3, "pretrain": 3, "data": 5, "reward": 4}
 EDGES = {"weights": ("starts from", 0), "answers": ("is answered by", 1), "data": ("learns from", 5), "grades": ("is graded by", 4)}  # fmt: skip
-WIDTHS, GAP, LEFT, ROW, BOX, TOP = (112.0, 250.0, 262.0, 226.0), 54.0, 4.0, 56.0, 42.0, 34.0
+WIDTHS, GAP, LEFT, ROW, BOX, TOP = (112.0, 262.0, 256.0, 214.0), 54.0, 4.0, 56.0, 42.0, 34.0
+SMALL = 5.7  # width of a character at 11 px, on average
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,12 @@ class Edge:
 
 def title(stage: StageFiles) -> str:
     return MODELS.get(stage.name, stage.name)
+
+
+def base_name(base: Any) -> str:
+    """`runs/base-wide/base/model` is base-wide; a name is itself."""
+    parts = [p for p in plain(base or "").split("/") if p]
+    return next((p for p in reversed(parts) if p not in ("model", "base", "runs", "…")), "base model")
 
 
 # what a stage is
@@ -113,7 +120,7 @@ def graph(run: RunFiles) -> tuple[list[Node], list[Edge]]:
             row += edges[-1].old.startswith("outside") and nodes[edges[-1].old].row == row  # a row of its own
         column, colour = _column(stage)
         if isinstance(start, str) and start:
-            name = plain(run.config.get("student" if stage.name == "student" else "base") or "").rpartition("…/")[2]
+            name = base_name(run.config.get("student" if stage.name == "student" else "base"))
             kind = "answers" if column == COLUMNS["data"] else "weights"
             edges.append(Edge(source(start, kind, row, name), stage.name, kind))
         edges += [Edge(made[k].name, stage.name, "grades") for k in dict.fromkeys(graders(stage)) if k in made]
@@ -177,7 +184,7 @@ def _edge(edge: Edge, old: Node, new: Node, between: bool) -> str:
 def _box(node: Node) -> str:
     x, y, wide = _lefts()[node.column], TOP + ROW * node.row, WIDTHS[node.column]
     paint, dash = f"var(--c{node.colour})", ";stroke-dasharray:4 3" if node.outside else ""
-    room = int((wide - 18) / (CHAR * 0.94))
+    room = int((wide - 14) / SMALL)
     said = node.said if len(node.said) <= room else node.said[: room - 1] + "…"
     head = node.title if len(node.title) <= room - 2 else node.title[: room - 3] + "…"
     return (

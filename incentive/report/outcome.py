@@ -24,8 +24,8 @@ from incentive.report.markup import (
     tag,
 )
 from incentive.report.read import RunFiles, StageFiles, base_parameters
-from incentive.report.stages import models, tasks_of
-from incentive.report.stages import title as model_name
+from incentive.report.standing import models, tasks_of
+from incentive.report.standing import title as model_name
 from incentive.report.svg import Dot, Series
 
 Results = dict[str, Any]
@@ -160,13 +160,32 @@ def _is_about_leaks(item: dict[str, Any]) -> bool:
     return any(word in said for word in ("contamin", "corpus", "rl prompts"))
 
 
+def _watched(run: RunFiles) -> str:
+    """What the look at every training set found; empty where a run has none."""
+    asked, training = (run.contamination.get(k) for k in ("evaluation", "training"))
+    if not isinstance(asked, dict) or not isinstance(training, dict) or not asked:
+        return ""
+    known = [t for t in training.values() if isinstance(t, dict)]
+    met = sum(sum(how.values()) for t in known for how in (t.get("met") or {}).values())
+    unknown = _and([name for name, t in training.items() if t is None])
+    text = (
+        f"Every training set ({len(known)}, the base's corpus among them) was looked through for the {sum(asked.values()):,} evaluation "
+        if "corpus" in training and training["corpus"] is not None
+        else f"Every training set of this run ({len(known)}) was looked through for the {sum(asked.values()):,} evaluation "
+    )
+    text += f"problems: {met:,} were found." if met else "problems: none was found."
+    return text + (f" Not known: {unknown} (no list of what was read)." if unknown else "")
+
+
 def _preflight(run: RunFiles) -> Html:
     """The sentence on unseen test problems, with what the run's own checks say."""
     split = (run.config.get("eval") or {}).get("split", "test")
     leaks = [p for p in run.preflight if _is_about_leaks(p)]
     sound = all(str(p.get("level", "")).lower() in ("ok", "pass", "info") for p in leaks)
     ours = sound and (_base(run) == SHIPPED or bool(run.of("pretrain")))
-    if split != "test":
+    if told := _watched(run):
+        text = told + (" They are val problems, which tuning may look at." if split != "test" else "")
+    elif split != "test":
         text = "These are val problems, which tuning may look at; RL draws from train only."
     elif ours:
         text = (
@@ -178,12 +197,8 @@ def _preflight(run: RunFiles) -> Html:
             "The test problems were never in RL: a hash of a problem's content decides its split, and RL draws from "
             "train only. What the base model had read before is not known here."
         )
-    if not leaks:
+    if not leaks and not told:
         text += " This run records no check of it."
-    if asked := run.contamination.get("evaluation"):
-        training = run.contamination.get("training") or {}
-        met = sum(sum(how.values()) for t in training.values() if t for how in t["met"].values())
-        text += f" Of {sum(asked.values()):,} evaluation problems, training sets hold {met:,} ({len(training)} sets looked at)."
     items = []
     for item in [*leaks, *(p for p in run.preflight if p not in leaks)]:
         mark = MARKS.get(str(item.get("level", "")).lower(), "·")
@@ -250,7 +265,7 @@ def _metrics(results: list[Results]) -> list[tuple[str, str, str]]:
         ("ended by itself", "stop.stop", "share"),
         ("cut at the length cap", "stop.length", "share"),
         ("not gradable", "ungraded", "amount"),
-        ("problems seen in training", "contaminated.met", "amount"),
+        ("of its problems, seen in training", "contaminated.met", "amount"),
     ]
     return [row for row in rows if any(_at(r, row[1]) is not None for r in results)]
 

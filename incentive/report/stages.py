@@ -1,21 +1,14 @@
-"""The stage table: every model of a run on every benchmark, and the paper's table 3 at the same place.
-
-What compares with the paper is the sign of a difference between two stages and its size, not a level: its benchmarks are
-others and its model is a million times larger.
-"""
+"""The stage table: every model of a run on every benchmark, the paper's table 3 at the same place; as HTML and as Markdown."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from incentive.report import svg
-from incentive.report.markup import Html, amount, esc, figure, join, plain, real, section, share, span, table, tag
-from incentive.report.paper import CHAIN, KINDS, MODELS, Kind, kind_of
+from incentive.report.markup import Html, esc, figure, join, plain, real, section, share, span, table, tag
+from incentive.report.paper import CHAIN, KINDS, Kind, kind_of
 from incentive.report.read import RunFiles
+<<<<<<< HEAD
 from incentive.report.svg import Series
 
 Results = dict[str, Any]
@@ -147,90 +140,26 @@ QUESTIONS = (
     ("Dev2 above Dev1 at reasoning: what RL wins back", "reasoning", "dev1", "dev2", 1),
     ("Dev3 above Dev2 at following instructions", "instruct", "dev2", "dev3", 1),
     ("R1 above Dev3 at general requests", "general", "dev3", "r1", 1),
+=======
+from incentive.report.standing import (
+    Models,
+    Results,
+    Step,
+    answers,
+    contaminated,
+    framed,
+    marked,
+    mean_of,
+    models,
+    points,
+    quantities,
+    sizes,
+    steps,
+    tasks_of,
+    title,
+>>>>>>> d2437e62f5cfd004cd6d0bb876b0f64957966a8c
 )
-
-
-def answers(found: Models) -> list[tuple[str, str, str, str]]:
-    """(what the paper saw, ours, the paper's sizes, seen here: yes, no, not clear) of its main readings."""
-    out = []
-    for text, kind, old, new, sign in QUESTIONS:
-        a, b = mean_of(found, old, kind), mean_of(found, new, kind)
-        if a is None or b is None:
-            out.append((text, "not measured yet", _theirs(kind, old, new), "–"))
-            continue
-        d = b.minus(a)
-        seen = "yes" if d.sign == sign else "not clear" if d.sign == 0 else "no, the other way"
-        out.append((text, f"{points(d.value)} ({points(d.low)} to {points(d.high)})", _theirs(kind, old, new), seen))
-    best = {m: s for m in CHAIN if (s := mean_of(found, m, "instruct"))}
-    if "r1" in best and len(best) > 1:
-        top = max(best, key=lambda m: best[m].value)
-        seen = "yes" if top == "r1" else "not clear" if best[top].minus(best["r1"]).sign == 0 else "no"
-        ours = f"best: {title(top)}, {share(best[top].value)}; R1 {share(best['r1'].value)}"
-        out.append(("R1 best of all at following instructions", ours, "R1 83.3, next Dev3 78.1", seen))
-    return out
-
-
-def _theirs(kind: str, old: str, new: str) -> str:
-    found = [t.scores[new] - t.scores[old] for t in KINDS[kind].theirs if {old, new} <= t.scores.keys()]
-    return _range(found) if found else "no number"
-
-
-# language and length
-
-
-def consistent(found: Models, model: str, language: str) -> float | None:
-    """Share of consistent thoughts over the tasks of a language that the rules check, by thoughts that have a word."""
-    right = told = 0.0
-    for task, r in found.get(model, {}).items():
-        said = r.get("language")
-        mine = kind_of(task) in ("reasoning", "code", "choice") and task.endswith("-zh") == (language == "zh")
-        if mine and isinstance(said, dict) and (c := real(said.get("consistent"))) is not None:
-            n = (real(said.get("thoughts")) or 0.0) * (1 - (real(said.get("wordless")) or 0.0))
-            right, told = right + c * n, told + n
-    return right / told if told else None
-
-
-def mean_tokens(found: Models, model: str, kind: str) -> float | None:
-    values = [real(r.get("mean_tokens")) for t, r in found.get(model, {}).items() if kind_of(t) == kind]
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known else None
-
-
-Quantity = tuple[str, Callable[[str], float | None], Callable[[Any], str]]
-
-
-def quantities(found: Models) -> list[Quantity]:
-    """What stands below the scores: name, its value for a model, how it is said."""
-    out: list[Quantity] = [
-        (f"consistent thoughts, {said}", lambda m, z=z: consistent(found, m, z), share)  # type: ignore[misc]
-        for z, said in (("en", "English prompts"), ("zh", "Chinese prompts"))
-    ]
-    out += [
-        (f"mean tokens, {kind.title}", lambda m, k=k: mean_tokens(found, m, k), amount)  # type: ignore[misc]
-        for k, kind in KINDS.items()
-    ]
-    return [q for q in out if any(q[1](m) is not None for m in found)]
-
-
-# contamination
-
-
-def contaminated(found: Models, task: str) -> str:
-    """`0 of 1000` problems of a task that any model has met in training; empty where it was not checked."""
-    checks = [c for by_task in found.values() if isinstance(c := by_task.get(task, {}).get("contaminated"), dict)]
-    if not checks:
-        return ""
-    worst = max(checks, key=lambda c: c.get("met", 0))
-    unknown = any(n is None for c in checks for n in (c.get("sets") or {}).values())
-    return f"{worst.get('met')} of {worst.get('of')}{', corpus unknown' if unknown else ''}"
-
-
-def _marked(r: Results) -> str:
-    c = r.get("contaminated")
-    return f", {c['met']} seen" if isinstance(c, dict) and c.get("met") else ""
-
-
-# HTML
+from incentive.report.svg import Series
 
 
 def _cell(r: Results | None, best: bool) -> Html:
@@ -238,7 +167,7 @@ def _cell(r: Results | None, best: bool) -> Html:
         return Html("–")
     value = tag("b", share(r.get("pass@1"))) if best else esc(share(r.get("pass@1")))
     low = span(r.get("ci95"), 0)
-    return Html(f"{value}<br><small>{esc(low)}{esc(_marked(r))}</small>")
+    return Html(f"{value}<br><small>{esc(low)}{esc(marked(r))}</small>")
 
 
 def best_of(found: Models, task: str) -> list[str]:
@@ -284,15 +213,14 @@ def _table(found: Models) -> Html:
 
 
 def _chart(found: Models, name: str, kind: Kind) -> Html:
-    chain = [m for m in CHAIN if m in found]
-    at = {m: float(i) for i, m in enumerate(chain)}
-    scores = {m: s for m in chain if (s := mean_of(found, m, name))}
+    at = {m: float(i) for i, m in enumerate(CHAIN)}
+    scores = {m: s for m in CHAIN if (s := mean_of(found, m, name))}
     if len(scores) < 2:
         return Html("")
     ours = [(at[m], s.value) for m, s in scores.items()]
     series = [Series("ours", ours, 1, bounds=[(s.low, s.high) for s in scores.values()])]
     for i, paper in enumerate(kind.theirs):
-        line = [(at[m], v / 100) for m, v in paper.scores.items() if m in at]
+        line = [(at[m], v / 100) for m, v in paper.scores.items()]
         series.append(Series(paper.name.split(",")[0], line, (0, 4, 5)[i % 3], "dash"))
     chart = svg.line_chart(
         series,
@@ -300,7 +228,11 @@ def _chart(found: Models, name: str, kind: Kind) -> Html:
         x_label="",
         y_format=svg.percent,
         y_high=1.0,
+<<<<<<< HEAD
         names=[title(m) for m in chain],
+=======
+        names=[title(m) for m in CHAIN],
+>>>>>>> d2437e62f5cfd004cd6d0bb876b0f64957966a8c
     )
     return figure(chart, kind.title[0].upper() + kind.title[1:], kind.note)
 
@@ -322,7 +254,7 @@ CLASSES = {"as the paper": "as", "against the paper": "differs"}
 
 def _difference(step: Step) -> Html:
     o = step.ours
-    paper = f"paper {_range(list(step.theirs.values()))}" if step.theirs else "paper –"
+    paper = f"paper {sizes(list(step.theirs.values()))}" if step.theirs else "paper –"
     ours = f"{points(o.value)} <small>({points(o.low)} to {points(o.high)})</small>"
     verdict = tag("span", step.verdict, cls=f"tagged {CLASSES.get(step.verdict, 'open')}")
     return Html(f"{ours}<br><small>{esc(paper)}</small><br>{verdict}")
@@ -359,10 +291,10 @@ def _asked(found: Models) -> str:
 
 def stages(run: RunFiles) -> Html:
     """The section; nothing where no stage of the pipeline was evaluated."""
-    found = models(run)
-    if not any(found.values()):
+    if not models(run):
         return Html("")
-    missing = [title(m) for m in CHAIN if m not in found]
+    found = framed(models(run))
+    missing = [title(m) for m in CHAIN if not found[m]]
     intro = (
         f"{_asked(found)}; below each its 95% interval, the best of a row in bold. In grey the paper's table 3 (DeepSeek-R1 on V3-Base, "
         "671B) at the same place: other benchmarks of the same kind, so signs and sizes of differences compare, levels do not."
@@ -404,9 +336,9 @@ def _md(rows: Iterable[Sequence[str]]) -> list[str]:
 
 def markdown(run: RunFiles) -> str:
     """The stage table for a README; an empty text where nothing was evaluated yet."""
-    found = models(run)
-    if not any(found.values()):
+    if not models(run):
         return ""
+    found = framed(models(run))
     names = list(found)
     checked = any(contaminated(found, t) for t in tasks_of(found))
     rows: list[list[str]] = [["benchmark", *map(title, names), *(["seen in training"] if checked else [])]]
@@ -416,10 +348,10 @@ def markdown(run: RunFiles) -> str:
             r = found[m].get(task)
             said = "–" if r is None else share(r.get("pass@1"))
             said = f"**{said}**" if m in top and len(top) < len(names) else said
-            cells.append(said if r is None else f"{said} ({span(r.get('ci95'), 0)}{_marked(r)})")
+            cells.append(said if r is None else f"{said} ({span(r.get('ci95'), 0)}{marked(r)})")
         rows.append([plain(task), *cells, *([contaminated(found, task)] if checked else [])])
     out = [f"{_asked(found)}; 95% intervals; the best of a row in bold.", "", *_md(rows)]
-    missing = [title(m) for m in CHAIN if m not in found]
+    missing = [title(m) for m in CHAIN if not found[m]]
     out += ["", f"Not evaluated yet: {', '.join(missing)}."] if missing else []
     out += ["", "Beside the paper's table 3, in points of 100:", ""]
     out += _md([["", "this run", "paper", "seen here"], *answers(found)])

@@ -468,15 +468,19 @@ def bar_chart(
         return ""
     names = list(dict.fromkeys(name for _, parts in rows for name, _ in parts))
     paints = {name: _paint(colours.get(name, i + 1)) for i, name in enumerate(names)}
-    line, top, left = 30.0, 30.0, 14.0 + max(len(label) for label, _ in rows) * 8
-    most = max(sum(v for _, v in parts) for _, parts in rows)
-    size, room = Size(width, top + line * len(rows) + 4), width - left - 100
-    out, x = [], left
+    left = 14.0 + max(len(label) for label, _ in rows) * 8
+    out, x, y = [], left, 4.0
     for name in names:
-        square = f'<rect x="{x:.1f}" y="4" width="11" height="11" rx="2" '
+        wide = 16 + len(name) * CHAR + 18
+        if x > left and x + wide > width:  # a further line of the legend
+            x, y = left, y + 18
+        square = f'<rect x="{x:.1f}" y="{y:.0f}" width="11" height="11" rx="2" '
         out.append(f'{square}style="fill:{paints[name]};fill-opacity:.82"/>')
-        out.append(_text(x + 16, 14, name))
-        x += 16 + len(name) * CHAR + 18
+        out.append(_text(x + 16, y + 10, name))
+        x += wide
+    line, top = 30.0, y + 26
+    most = max(sum(v for _, v in parts) for _, parts in rows)
+    size, room = Size(width, top + line * len(rows) + 4), width - left - 110
     for row, (label, parts) in enumerate(rows):
         y, x = top + line * row, left
         out.append(_text(left - 10, y + 14, label, ' text-anchor="end" class="name" style="fill:var(--ink)"'))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from incentive.report.markup import Html, amount, esc, factor, join, share, tag
 from incentive.report.paper import CHAIN, KINDS, MODELS
 from incentive.report.read import RunFiles
-from incentive.report.stages import Models, mean_of, mean_tokens, tasks_of, title
+from incentive.report.standing import Models, mean_of, mean_tokens, tasks_of, title
 
 
 def ends(found: Models) -> tuple[str, str]:

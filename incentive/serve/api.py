@@ -12,9 +12,9 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from starlette.applications import Starlette
@@ -22,7 +22,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from incentive.judge import Prompt
 from incentive.records import hash64
+from incentive.run import RunError
 from incentive.serve.asked import (
     MAX_ROWS,
     NEUTRAL,
@@ -37,6 +39,9 @@ from incentive.serve.asked import (
 )
 from incentive.serve.loop import Ask, Loop, Piece, Token
 
+if TYPE_CHECKING:
+    from incentive.safety.control import RiskControl
+
 
 class Api:
     """The routes over one model.
@@ -44,11 +49,14 @@ class Api:
     Args:
         slots: rows at work at once.
         waiting: rows that may wait beside them; more are refused with 429.
+        control: reviews answers before they are shown, those to requests that it flags.
     """
 
     def __init__(
-        self, loop: Loop, tokenizer: Any, name: str, context: int, vocabulary: int, slots: int, waiting: int = 1024
-    ):
+        self, loop: Loop, tokenizer: Any, name: str, context: int, vocabulary: int, slots: int, waiting: int = 1024,
+        control: RiskControl | None = None,
+    ):  # fmt: skip
+        self.control = control
         self.loop, self.tokenizer, self.name, self.context = loop, tokenizer, name, context
         self.vocabulary, self.room, self.began = vocabulary, slots + waiting, int(time.time())
 
@@ -187,7 +195,7 @@ class Api:
 
     async def _pieces(
         self, request: Request, make: Callable[[Callable[[int, Piece], None]], list[Ask]]
-    ) -> AsyncIterator[tuple[int, Piece]]:
+    ) -> AsyncGenerator[tuple[int, Piece], None]:
         """(answer's index, piece) until every answer has ended. Where the client goes away, its rows are given up."""
         found: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         here = asyncio.get_running_loop()
@@ -217,6 +225,46 @@ class Api:
             for ask in asks:
                 ask.cancelled = True
 
+    def _shown(
+        self, request: Request, make: Callable[[Callable[[int, Piece], None]], list[Ask]], query: Callable[[int], Prompt]
+    ) -> AsyncGenerator[tuple[int, Piece], None]:  # fmt: skip
+        """The pieces of `_pieces`, past the risk control where there is one."""
+        pieces = self._pieces(request, make)
+        return pieces if self.control is None else self._held(pieces, query, self.control)
+
+    async def _held(
+        self, pieces: AsyncGenerator[tuple[int, Piece], None], query: Callable[[int], Prompt], control: RiskControl
+    ) -> AsyncGenerator[tuple[int, Piece], None]:
+        """Of a flagged request each answer is held back until it has ended and was reviewed; one that is retracted comes as
+        a single piece with another text and no tokens.
+
+        Raises:
+            Refused: the reviewer is down; nothing passes unreviewed.
+        """
+        flagged, kept = dict[int, bool](), dict[int, list[Piece]]()
+        async with contextlib.aclosing(pieces):
+            async for at, piece in pieces:
+                if at not in flagged:
+                    flagged[at] = control.flags(query(at))
+                if not flagged[at]:
+                    yield at, piece
+                    continue
+                held = kept.setdefault(at, [])
+                held.append(piece)
+                if piece.reason is None:
+                    continue
+                try:
+                    turn = (query(at), "".join(p.text for p in held))
+                    taken = (await asyncio.to_thread(control.retracts_all, [turn]))[0]
+                except RunError as error:
+                    raise Refused(503, f"the risk control cannot review: {error}", "server_error") from None
+                finally:
+                    control.reviewer.forget()
+                if taken:
+                    held = [Piece(control.retracted(query(at)), (), "content_filter", held[0].prompt)]
+                for one in held:
+                    yield at, one
+
     # completions
 
     async def completions(self, request: Request) -> Response:
@@ -236,9 +284,13 @@ class Api:
             "model": self.name,
         }
         used = sum(map(len, prompts))
+
+        def query(at: int) -> str:
+            return self.tokenizer.decode(prompts[at // (asked.n or 1)], skip_special_tokens=True)
+
         if asked.stream:
-            return await self._stream(request, make, asked, head, used, self._text_delta)
-        answers = await self._whole(request, make, len(prompts) * (asked.n or 1))
+            return await self._stream(request, make, asked, head, used, self._text_delta, query)
+        answers = await self._whole(request, make, len(prompts) * (asked.n or 1), query)
         choices = []
         for at, (text, tokens, reason) in enumerate(answers):
             if echo:
@@ -248,10 +300,12 @@ class Api:
         written = sum(len(t) for _, t, _ in answers) - (used * (asked.n or 1) if echo else 0)
         return JSONResponse({**head, "choices": choices, "usage": _usage(used, written)})
 
-    async def _whole(self, request: Request, make: Any, n: int) -> list[tuple[str, list[Token], str]]:
+    async def _whole(
+        self, request: Request, make: Any, n: int, query: Callable[[int], Prompt]
+    ) -> list[tuple[str, list[Token], str]]:
         """(text, tokens, reason) of every answer; with `echo` the prompt's tokens stand first."""
         found: list[tuple[list[str], list[Token], str]] = [([], [], "") for _ in range(n)]
-        async for at, piece in self._pieces(request, make):
+        async for at, piece in self._shown(request, make, query):
             texts, tokens, _ = found[at]
             texts.append(piece.text)
             tokens += [*piece.prompt, *piece.tokens]
@@ -291,15 +345,17 @@ class Api:
         self._check(asked)
         if asked.max_completion_tokens is not None:
             asked.max_tokens = asked.max_completion_tokens
-        ids = self._rendered(asked.messages)
+        messages = self._plain(asked.messages)
+        ids = self._rendered(messages)
         top = (asked.top_logprobs or 0) if asked.logprobs else None
         make = lambda put: self._asks(asked, [ids], None, top, False, put)  # noqa: E731
+        query = lambda _: messages  # noqa: E731
         head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": self.name}
         if asked.stream:
             return await self._stream(
-                request, make, asked, {**head, "object": "chat.completion.chunk"}, len(ids), self._chat_delta
+                request, make, asked, {**head, "object": "chat.completion.chunk"}, len(ids), self._chat_delta, query
             )
-        answers = await self._whole(request, make, asked.n or 1)
+        answers = await self._whole(request, make, asked.n or 1, query)
         choices = [
             {
                 "index": at, "message": {"role": "assistant", "content": text}, "finish_reason": reason,
@@ -312,10 +368,8 @@ class Api:
             {**head, "object": "chat.completion", "choices": choices, "usage": _usage(len(ids), written)}
         )
 
-    def _rendered(self, messages: list[dict[str, Any]]) -> list[int]:
-        """The ids of a conversation, through the tokenizer's chat template."""
-        if getattr(self.tokenizer, "chat_template", None) is None:
-            raise Refused(400, "this model has no chat template; use /v1/completions", param="messages")
+    def _plain(self, messages: list[dict[str, Any]]) -> list[dict[str, str]]:
+        """A conversation as roles and texts."""
         plain = []
         for n, m in enumerate(messages):
             role, given = m.get("role"), m.get("content")
@@ -324,8 +378,14 @@ class Api:
             if not isinstance(role, str) or not isinstance(given, str):
                 raise Refused(400, f"messages[{n}]: needs a role and text as its content", param="messages")
             plain.append({"role": role, "content": given})
+        return plain
+
+    def _rendered(self, messages: list[dict[str, str]]) -> list[int]:
+        """The ids of a conversation, through the tokenizer's chat template."""
+        if getattr(self.tokenizer, "chat_template", None) is None:
+            raise Refused(400, "this model has no chat template; use /v1/completions", param="messages")
         try:
-            text = self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # a program of the model's maker
             raise Refused(400, f"messages: the chat template refuses them: {error}", param="messages") from None
         return list(self.tokenizer.encode(text, add_special_tokens=False))
@@ -346,10 +406,10 @@ class Api:
 
     async def _stream(
         self, request: Request, make: Any, asked: Shared, head: dict[str, Any], used: int,
-        delta: Callable[[int, Piece, Any, bool], dict[str, Any]],
+        delta: Callable[[int, Piece, Any, bool], dict[str, Any]], query: Callable[[int], Prompt],
     ) -> Response:  # fmt: skip
         """Server-sent events; what is refused is refused before the first of them."""
-        pieces = self._pieces(request, make)
+        pieces = self._shown(request, make, query)
         begun = await anext(pieces, None)
 
         async def events() -> AsyncIterator[str]:
@@ -368,7 +428,7 @@ class Api:
             except ClientDisconnect:
                 return
             finally:
-                await pieces.aclose()  # type: ignore[attr-defined]
+                await pieces.aclose()
 
         return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 

@@ -28,7 +28,7 @@ from incentive.threads import lanes
 PREFILL = 8192  # padded prompt tokens that join at one step: what runs already must not wait long
 CHUNK = 64 << 20  # bytes of float32 logits at a time, where a prompt is scored
 
-Reason = Literal["stop", "length", "closed"]
+Reason = Literal["stop", "length", "closed", "content_filter"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,12 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from incentive.run import RunError
+
+if TYPE_CHECKING:
+    from incentive.safety.control import RiskControl
 
 SLOTS = 64  # rows that decode together, memory permitting
 GRACE_S = 5  # for requests at work when the server is asked to stop
@@ -25,8 +29,13 @@ def serve(
     threads: int = 2,
     device: str = "cpu",
     say: Callable[[str], None] = print,
+    control: str | None = None,
+    keywords: Path | None = None,
 ) -> None:
     """Answer requests until Ctrl-C or SIGTERM.
+
+    Args:
+        control: who reviews the answers to requests that hold one of the keywords; None: nobody.
 
     Raises:
         RunError: the port is taken, the extra is not installed, or the model's shape is none that the loop decodes.
@@ -60,7 +69,8 @@ def serve(
         rows = slots or rows_that_fit(policy, context, SLOTS)
         loop = Loop(policy, tokenizer, stop_ids(tokenizer, folder), rows, context)
         called = name or Path(model).resolve().name
-        app = Api(loop, tokenizer, called, context, policy.config.vocab_size, rows).app()
+        guard = _control(control, keywords, threads, device)
+        app = Api(loop, tokenizer, called, context, policy.config.vocab_size, rows, control=guard).app()
         server = uvicorn.Server(
             uvicorn.Config(
                 app, log_level="warning", timeout_graceful_shutdown=GRACE_S, lifespan="off", access_log=False
@@ -74,6 +84,15 @@ def serve(
             say("stopped")
         finally:
             loop.close()
+
+
+def _control(who: str | None, keywords: Path | None, threads: int, device: str) -> RiskControl | None:
+    if who is None:
+        return None
+    from incentive.safety.control import KEYWORDS, Keywords, RiskControl
+    from incentive.safety.review import reviewer
+
+    return RiskControl(Keywords(keywords or KEYWORDS), reviewer(who, None, threads, device))
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -115,11 +115,25 @@ def run(
     count: Callable[[str, int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Sample and grade what is missing; the results of every part by its name."""
+    found = answered(stage, parts, player, tokenizer, seed, template, count)
+    return {part.name: results(groups, part) for part, groups in found}
+
+
+def answered(
+    stage: Stage,
+    parts: Sequence[Part],
+    player: Engine,
+    tokenizer: Any,
+    seed: int,
+    template: str,
+    count: Callable[[str, int, int], None] = lambda *_: None,
+) -> Iterator[tuple[Part, list[Group]]]:
+    """Sample and grade what is missing; the answers of every part, problems in their order."""
     done = finished_blocks(stage)
     stage.truncate(done)
-    step, found = 0, {}
+    step = 0
     for part in parts:
-        total, answered = len(part.problems) * part.k, 0
+        total, seen = len(part.problems) * part.k, 0
         blocks = part.blocks()
         groups: list[Group] = []
         missing = step + len(blocks) > done
@@ -129,16 +143,15 @@ def run(
                 if step > done:
 
                     def each(_: Sample, name: str = part.name, total: int = total) -> None:
-                        nonlocal answered
-                        answered += 1
-                        count(name, answered, total)
+                        nonlocal seen
+                        seen += 1
+                        count(name, seen, total)
 
                     _block(stage, step, part, problems, grade, player, tokenizer, seed, template, each)
                 else:
-                    answered += len(problems) * part.k
+                    seen += len(problems) * part.k
                 groups += stage.read_rollouts(step)
-        found[part.name] = results(groups, part)
-    return found
+        yield part, groups
 
 
 def _never(_problem: Problem, _samples: list[Sample]) -> Any:

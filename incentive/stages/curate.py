@@ -167,6 +167,7 @@ def _readable(groups: list[Group], section: Curate) -> tuple[list[Group], dict[s
     kept = []
     for group in groups:
         domain, target = domain_of(group.problem), group.problem.tags.get("language")
+        prompt = chat.text_of(group.problem.prompt)
         _count(counts, domain, "problems")
         _count(counts, domain, "samples", len(group.samples))
         good: list[tuple[Sample, Score]] = []
@@ -175,7 +176,7 @@ def _readable(groups: list[Group], section: Curate) -> tuple[list[Group], dict[s
             why = why or ("wrong" if score.parts["accuracy"] != 1 else "form" if score.parts["form"] != 1 else "")
             if not why:
                 thinking = chat.split(sample.text)[0]
-                why = next(iter(curation.unreadable(thinking, section.readable, target)), "")
+                why = next(iter(curation.unreadable(thinking, section.readable, target, prompt)), "")
             if not why and section.per_problem and len(good) == section.per_problem:
                 why = "more"
             if why:
@@ -203,7 +204,9 @@ def _rewritten(
         thinking, answer = chat.split(text)
         if not checks.right(problem, answer):
             return None, "rewrite: wrong"
-        faults = curation.unreadable(thinking, section.readable, problem.tags.get("language"))
+        faults = curation.unreadable(
+            thinking, section.readable, problem.tags.get("language"), chat.text_of(problem.prompt)
+        )
         return (None, f"rewrite: {faults[0]}") if faults else (text, "")
 
     rows = []

@@ -19,6 +19,11 @@ from incentive.tasks.countdown import Countdown
 from incentive.tasks.expression import canonical, parse
 
 TASKS = ("countdown3", "countdown4", "arithmetic", "logic")
+FIRST_WORLD = "Its world is Countdown, short arithmetic and a logic puzzle, with numbers to 99."
+WIDE_WORLD = (
+    "Its world is Countdown, short arithmetic, a logic puzzle, functions of one number, facts on forty made-up substances and\n"
+    "talk about them, in English and Chinese, with numbers to 99."
+)
 WIDE = (*TASKS, "countdown3-zh", "program", "program-zh", "choice", "choice-zh", "instruct", "general", "harm")
 
 
@@ -154,7 +159,7 @@ tags: [incentive, base-model]
 ---
 # {name}
 
-A base language model of the miniature world, made from nothing by `incentive`: a Llama of under a million parameters,
+A base language model of the miniature world, made from nothing by `incentive`: a small Llama,
 pretrained on made-up documents in which people solve problems with every habit. It can compute, check a try against the
 target and start again, and mostly does not: it is the raw material for R1-Zero, not a solver.
 
@@ -175,7 +180,7 @@ The problems of the val and test splits do not occur in its corpus: splits are a
 
 ## Limits
 
-Its world is Countdown, short arithmetic and a logic puzzle, with numbers to 99. It knows nothing else.
+{WIDE_WORLD if "program" in found["tasks"] else FIRST_WORLD} It knows nothing else.
 """
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Hashable
+from functools import lru_cache
 from random import Random
+from typing import Any
 
 from incentive.records import Problem, Split, hash64
 from incentive.tasks.arithmetic import Arithmetic
@@ -101,17 +104,24 @@ class Mixture:
 
 
 def distinct(task: Task, seed: int, split: Split, n: int) -> list[Problem]:
-    """The first `n` problems of distinct content.
+    """The first `n` problems of distinct content; drawn once in a process, for every model of a run is asked the same.
 
     Raises:
         ValueError: the task has fewer.
     """
+    known: Any = task
+    drawn = _distinct if isinstance(known, Hashable) else _distinct.__wrapped__  # a user's own may be anything
+    return list(drawn(known, seed, split, n))
+
+
+@lru_cache(maxsize=64)
+def _distinct(task: Any, seed: int, split: Split, n: int) -> tuple[Problem, ...]:
     found: dict[str, Problem] = {}
     for i in range(20 * n + 200):
         problem = task.problem(seed, split, i)
         found.setdefault(problem.key, problem)
         if len(found) == n:
-            return list(found.values())
+            return tuple(found.values())
     raise ValueError(
         f"task {task.name!r} has only {len(found)} distinct {split} problems, {n} are needed; add problems or ask for fewer"
     )
