@@ -51,12 +51,9 @@ prove: setup ## rerun the long measurements (hours) and write docs/results.md
 	@$(BIN)/python prove/attacks_sandbox.py
 	@$(BIN)/python prove/fuzz_programs.py
 	@$(BIN)/python prove/reward_models.py
-<<<<<<< HEAD
 	@$(BIN)/python prove/limits.py runs/prove/arms/zero-21/zero/model
-=======
 	@$(BIN)/python prove/bias.py
 	@$(BIN)/python prove/safety.py
->>>>>>> d2437e62f5cfd004cd6d0bb876b0f64957966a8c
 	@$(BIN)/python prove/generate.py runs/prove/arms/zero-21/zero/model
 	@$$($(BIN)/python -c 'from bench.measure import python_of; print(python_of("trl"))') prove/trl_loss.py
 

@@ -263,15 +263,12 @@ def watched(run: Run, base: Artifact, tasks: dict[str, Any]) -> Watch:
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     """Before, zero, after; the summary."""
-<<<<<<< HEAD
     return reinforced(run, show, *parts(recipe, run.config))
 
 
 def reinforced(run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, tasks: dict[str, Any]) -> dict[str, Any]:
     """Evaluate a model, reinforce it, evaluate again."""
-=======
     from incentive.contamination import drawn_by
->>>>>>> d2437e62f5cfd004cd6d0bb876b0f64957966a8c
     from incentive.stages.evaluate import evaluate
     from incentive.stages.rl import rl
 

@@ -8,139 +8,6 @@ from incentive.report import svg
 from incentive.report.markup import Html, esc, figure, join, plain, real, section, share, span, table, tag
 from incentive.report.paper import CHAIN, KINDS, Kind, kind_of
 from incentive.report.read import RunFiles
-<<<<<<< HEAD
-from incentive.report.svg import Series
-
-Results = dict[str, Any]
-Models = dict[str, dict[str, Results]]  # model -> task -> results
-
-
-def models(run: RunFiles) -> Models:
-    """Every evaluated model in the order of the pipeline; summary.json stands in for a lost results.json."""
-    found = {s.name.removeprefix("eval-"): s.results for s in run.stages if s.name.startswith("eval-") and s.results}
-    told = run.summary.get("table")
-    for name, results in (told if isinstance(told, dict) else {}).items():
-        if name not in found and isinstance(results, dict):
-            found[name] = {t: r for t, r in results.items() if isinstance(r, dict) and "pass@1" in r}
-    order = list(MODELS)
-    return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
-
-
-def title(model: str) -> str:
-    return MODELS.get(model, plain(model))
-
-
-def tasks_of(found: Models) -> list[str]:
-    """Every task, kind by kind in the paper's order, English beside Chinese."""
-    names = list(dict.fromkeys(t for by_task in found.values() for t in by_task))
-    order = [*KINDS, None]
-    return sorted(names, key=lambda t: (order.index(kind_of(t)), names.index(t)))
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """A mean of pass@1 over tasks, with a 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, results: Iterable[Results | None]) -> Score | None:
-        """None where one of the tasks was not evaluated. Half-widths of independent tasks add up by their squares."""
-        parts = []
-        for r in results:
-            pair = (r or {}).get("ci95")
-            if r is None or (p := real(r.get("pass@1"))) is None or not isinstance(pair, list) or len(pair) != 2:
-                return None
-            parts.append((p, float(pair[0]), float(pair[1])))
-        if not parts:
-            return None
-        n = len(parts)
-        mean = sum(p for p, _, _ in parts) / n
-        down = math.sqrt(sum((p - low) ** 2 for p, low, _ in parts)) / n
-        up = math.sqrt(sum((high - p) ** 2 for p, _, high in parts)) / n
-        return cls(mean, mean - down, mean + up)
-
-    def minus(self, other: Score) -> Score:
-        """Newcombe's interval of a difference (square and add). It takes the problems as unpaired, so it is cautious:
-        both models were asked the same ones."""
-        d = self.value - other.value
-        down = math.hypot(self.value - self.low, other.high - other.value)
-        up = math.hypot(self.high - self.value, other.value - other.low)
-        return Score(d, d - down, d + up)
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the interval excludes 0, else 0."""
-        return 1 if self.low > 0 else -1 if self.high < 0 else 0
-
-
-def mean_of(found: Models, model: str, kind: str) -> Score | None:
-    tasks = [t for t in tasks_of(found) if kind_of(t) == kind]
-    return Score.of(found.get(model, {}).get(t) for t in tasks)
-
-
-def points(x: float) -> str:
-    """A signed difference of two shares, in points of 100."""
-    text = f"{100 * x:+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "−")
-
-
-# differences between neighbouring stages
-
-
-@dataclass(frozen=True)
-class Step:
-    """One kind of benchmark from one stage to the next: ours, the paper's, and whether the signs agree."""
-
-    kind: str
-    old: str
-    new: str
-    ours: Score
-    theirs: dict[str, float]  # benchmark -> difference in points of 100
-
-    @property
-    def their_sign(self) -> int | None:
-        """None where the paper has no number, 0 where its benchmarks differ in sign."""
-        signs = {(d > 0) - (d < 0) for d in self.theirs.values()}
-        return None if not signs else signs.pop() if len(signs) == 1 else 0
-
-    @property
-    def verdict(self) -> str:
-        theirs, ours = self.their_sign, self.ours.sign
-        if theirs is None:
-            return "no number in the paper"
-        if theirs == 0:
-            return "the paper's signs differ"
-        return "as the paper" if ours == theirs else "not clear here" if ours == 0 else "against the paper"
-
-
-def steps(found: Models) -> list[Step]:
-    out = []
-    for name, kind in KINDS.items():
-        for old, new in pairwise(m for m in CHAIN if m in found):
-            a, b = mean_of(found, old, name), mean_of(found, new, name)
-            if a and b:
-                theirs = {t.name: t.scores[new] - t.scores[old] for t in kind.theirs if {old, new} <= t.scores.keys()}
-                out.append(Step(name, old, new, b.minus(a), theirs))
-    return out
-
-
-def _range(values: Sequence[float]) -> str:
-    """`−30.1 to −1.7`, or one value."""
-    said = [points(v / 100) for v in sorted(values)]
-    return said[0] if len(said) == 1 else f"{said[0]} to {said[-1]}"
-
-
-QUESTIONS = (
-    ("R1-Zero above its base at reasoning", "reasoning", "base", "zero", 1),
-    ("Dev1 below R1-Zero at reasoning: what readability costs", "reasoning", "zero", "dev1", -1),
-    ("Dev1 above R1-Zero at following instructions", "instruct", "zero", "dev1", 1),
-    ("Dev2 above Dev1 at reasoning: what RL wins back", "reasoning", "dev1", "dev2", 1),
-    ("Dev3 above Dev2 at following instructions", "instruct", "dev2", "dev3", 1),
-    ("R1 above Dev3 at general requests", "general", "dev3", "r1", 1),
-=======
 from incentive.report.standing import (
     Models,
     Results,
@@ -157,7 +24,6 @@ from incentive.report.standing import (
     steps,
     tasks_of,
     title,
->>>>>>> d2437e62f5cfd004cd6d0bb876b0f64957966a8c
 )
 from incentive.report.svg import Series
 
@@ -228,11 +94,7 @@ def _chart(found: Models, name: str, kind: Kind) -> Html:
         x_label="",
         y_format=svg.percent,
         y_high=1.0,
-<<<<<<< HEAD
-        names=[title(m) for m in chain],
-=======
         names=[title(m) for m in CHAIN],
->>>>>>> d2437e62f5cfd004cd6d0bb876b0f64957966a8c
     )
     return figure(chart, kind.title[0].upper() + kind.title[1:], kind.note)
 
