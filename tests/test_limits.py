@@ -259,7 +259,11 @@ def test_sensitivity_counts_a_model_that_hears_one_wording_only() -> None:
     rates = {name: w["right"] for name, w in told["wordings"].items()}
     assert {n for n, r in rates.items() if r == 1} == {OWN, "spaced", "line break"}
     assert (told["spread"], told["flips"]) == (1.0, 1.0)
-    assert told["wordings"]["please"]["difference"] == -1.0
+    assert told["wordings"]["please"]["against_own"]["difference"] == -1.0
+    assert all(
+        0 <= w["ci95"][0] <= w["right"] <= w["ci95"][1] <= 1
+        for w in [*told["wordings"].values(), *told["few_shot"].values()]
+    )
     assert told["few_shot"]["2"]["right"] == 0.0
     prompt = with_examples(COUNTDOWN, problems[0], 0, 4, 2)
     shown = COUNTDOWN.problem(0, "train", 4)

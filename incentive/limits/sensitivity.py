@@ -71,7 +71,7 @@ def sensitivity(task: Task, problems: list[Problem], ask: Ask, seed: int, shots:
         shares[name] = _shares(groups)
         by_wording[name] = _told(groups)
         if name != OWN:
-            by_wording[name] |= _paired(shares[name], shares[OWN])
+            by_wording[name]["against_own"] = _paired(shares[name], shares[OWN])
     rates = [w["right"] for w in by_wording.values()]
     majority = np.array([[x > 0.5 for x in v] for v in shares.values()])
     few: dict[str, Any] = {}
@@ -81,7 +81,7 @@ def sensitivity(task: Task, problems: list[Problem], ask: Ask, seed: int, shots:
         except ValueError:  # a file of test problems alone
             break
         groups = ask(asked)
-        few[str(n)] = _told(groups) | _paired(_shares(groups), shares[OWN])
+        few[str(n)] = _told(groups) | {"against_own": _paired(_shares(groups), shares[OWN])}
     return {
         "problems": len(problems),
         "wordings": by_wording,

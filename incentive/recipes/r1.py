@@ -70,7 +70,7 @@ def r1_mini() -> dict[str, Any]:
             "reject": {"tasks": {**REASONING, **CONSTRAINED}, "problems": 3072, "samples": 4, "per_problem": 1, "near": 1.0,
                        "readable": readable, **drawn},
             "dev3": {"epochs": 4, "tokens_per_step": 4096},
-            "pairs": {"tasks": {"general": 1.0, "general-zh": 1.0}, "problems": 2048, **drawn},
+            "pairs": {"tasks": {"general": 1.0, "general-zh": 1.0}, "problems": 3072, "samples": 4, **drawn},
             "labels": {"tasks": {"harm": 1.0, "harm-zh": 1.0}, "problems": 1024, **drawn},
             "helpful": {"batch": 64, "epochs": 2, "optim": {"learning_rate": 5e-4, "lr_scheduler_type": "cosine"}},
             "safety": {"kind": "pointwise", "batch": 64, "epochs": 2,

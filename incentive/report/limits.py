@@ -123,7 +123,7 @@ def _sensitivity(tasks: Told) -> Html:
             figure(chart, f"{name}: right answers by wording", "Hollow: with solved problems before the prompt.", now)
         )
         for label, w in shown:
-            against = _points(w) if "difference" in w else ""
+            against = _points(w["against_own"]) if "against_own" in w else ""
             rows.append([f"{name}, {label}", share(w["right"]), span(w["ci95"]), against, share(w["format"]), Html(f"<code>{esc(w['prompt'])}</code>")])  # fmt: skip
     flips = [f"{name}: {share(t['flips'])} of the problems flip" for name, t in tasks.items()]
     note = f"A problem flips if most answers solve it in one wording and do not in another. {'; '.join(flips)}."
