@@ -62,7 +62,7 @@ def test_rows_and_rollouts_are_read(tmp_path):
               "stop": "stop", "versions": [0, 0], "seed": 0, "text": "that"}  # fmt: skip
     group = {"problem": problem, "samples": [sample], "scores": [{"total": 1.0, "parts": {}, "error": None}]}
     row = {"prompt": [{"role": "user", "content": "asked"}], "response": "said", "key": "jsonl:1"}
-    found = texts_of(data(tmp_path, group, row).path)
+    found = list(texts_of(data(tmp_path, group, row).path))
     assert found[0] == Text("what", "that", "k:1")
     assert (found[1].prompt, found[1].more, found[1].key) == ("asked", "said", None)
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from incentive import helpers, hub, rewards
+from incentive import helpers, rewards
 from incentive.ahead import Planned
 from incentive.config import RL, SFT, Curate, Prefer, Rows
 from incentive.config import Run as Settings
@@ -29,7 +29,7 @@ from incentive.hacking import Watch
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, watched, zero
 from incentive.records import Problem, Sample, Score
-from incentive.run import Artifact, Run, write_folder
+from incentive.run import Artifact, Run
 
 REASONING = {
     "countdown3": 1.0, "countdown3-zh": 1.0, "countdown4": 1.0, "countdown4-zh": 1.0, "program": 1.0, "program-zh": 1.0,
@@ -37,6 +37,7 @@ REASONING = {
 }  # fmt: skip
 GENERAL = {"general": 1.0, "general-zh": 1.0, "harm": 1.0, "harm-zh": 1.0}
 CONSTRAINED = {"instruct": 1.0, "instruct-zh": 1.0}
+FAR = ("hub:", "reasoning-gym/")  # a data set may have no test split, and puzzles of one are slow to make
 MODELS = ("base", "zero", "dev1", "dev2", "dev3", "r1", "student")  # the columns of the stage table
 TABLE = (*REASONING, *CONSTRAINED, *GENERAL)  # the benchmarks of the stage table
 
@@ -199,29 +200,6 @@ def watch(tasks: Iterable[str], checked: Iterable[str] = ()) -> Watch:
     return Watch("helpful", found or {"what rules check": tuple(checked)})
 
 
-def rows(stage: Any, section: Any, start: Artifact | None = None, data: Any = (), *, n: int, seed: int) -> Artifact:  # noqa: ARG001
-    """Rows that are no reasoning: how the world's people answer general requests and requests to do harm, with all their
-    faults. In the place of the paper's rows from another model."""
-    from incentive import chat
-    from incentive.corpus import Habits, document
-    from incentive.run import write_lines
-
-    found: list[dict[str, str | None]] = []
-    i = 0
-    while len(found) < n:
-        d = document(seed + 1_000_003, i, Habits(wide=True))
-        i += 1
-        kind = (d.key or "").partition(":")[0]
-        if kind in ("general", "harm"):
-            thinking, answer = chat.split(d.response)
-            if answer and answer != "none":
-                text = chat.perfect(thinking, answer)
-                found.append({"prompt": d.prompt, "response": text, "domain": kind, "key": d.key})
-    with write_folder(stage.dir / "rows") as folder:
-        write_lines(folder / "000001.jsonl.zst", found)
-    return Artifact("dataset", stage.dir / "rows", meta={"rows": len(found), "written_by": "a program"})
-
-
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     """Every stage in its order; then the stage table."""
     return table(artifacts(run, show, recipe))
@@ -236,9 +214,8 @@ class Line:
         e, r1 = run.config.eval, run.config.r1
         assert r1 is not None
         self.helpers = helpers.of(run.config, run.dir)
-        own = [
-            n for n in (*r1.cold.tasks, *r1.reject.tasks) if not n.startswith(hub.PREFIX)
-        ]  # a data set may be all train
+        drawn = (*r1.cold.tasks, *r1.reject.tasks)
+        own = [n for n in drawn if not n.startswith(FAR)]
         names = dict.fromkeys((*(e.tasks if e else ()), *own))
         self.tasks = {name: known(recipe.tasks, name) for name in (e.tasks if e else ())}
         self.met = watched(run, base, {name: known(recipe.tasks, name) for name in names})
@@ -327,6 +304,7 @@ def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
     from incentive.stages.prefer import labels, pairs
     from incentive.stages.public import public
     from incentive.stages.reward_model import reward_model
+    from incentive.stages.rows import rows
     from incentive.stages.sft import sft
 
     cfg, r1 = run.config, run.config.r1
