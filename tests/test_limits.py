@@ -160,6 +160,21 @@ def test_length_pays_short_right_answers_and_no_other() -> None:
     assert min(totals[:-1]) > totals[-1] == 0, "a right answer is worth more than a wrong one, however long it is"
 
 
+def test_length_of_a_group_graded_at_once_and_of_what_could_not_be_graded() -> None:
+    told: list[list[str]] = []
+
+    def checks(problem: Problem, answers: list[str]) -> list[bool | None]:  # noqa: ARG001
+        told.append(answers)
+        return [None if a == "?" else a == ANSWER for a in answers]
+
+    reward = rewards.shipped(lambda *_: pytest.fail("one at a time"), checks)["length"]
+    short, long, odd = (sample(chat.perfect(t, a)) for t, a in (("x", ANSWER), ("x" * 100, ANSWER), ("", "?")))
+    assert reward(PROBLEM, [short, long, odd, sample("no tags")]) == pytest.approx(
+        [-1 / (1 + np.e), -1 / (1 + 1 / np.e), None, 0.0]
+    )
+    assert told == [[ANSWER, ANSWER, "?"]]
+
+
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
 
 

@@ -21,7 +21,7 @@ pytest.importorskip("math_verify")
 from incentive import chat, config, hub, recipes
 from incentive.config import ConfigError
 from incentive.model.checkpoint import CheckpointError, resolve
-from incentive.recipes import scale
+from incentive.recipes import r1, scale
 from incentive.recipes.plan import plan
 from incentive.records import hash64
 from incentive.run import RunError, Stage, read_lines
@@ -244,6 +244,28 @@ def test_the_papers_numbers() -> None:
         assert (model.batch, model.epochs, model.max_tokens, model.optim.learning_rate) == (256, 1, 8192, 6e-6)
     assert (r1.helpful.scores, r1.safety.scores, r1.pairs.calls, r1.pairs.threshold) == ("summary", "response", 4, 1.0)
     assert r1.labels.problems * r1.labels.samples == 106_000
+
+
+def test_a_second_phase_is_where_all_that_follows_begins() -> None:
+    found = recipes.load("paper")
+    every = {p.name: p for p in recipes.stages.planned(found, recipes.resolve(found))}
+    longer = every["zero-longer"]
+    assert (longer.start, longer.first) == ("zero", 8200)
+    assert every["cold-start"].start == every["eval-zero"].start == "zero-longer"
+
+
+def test_stages_after_r1_zero_have_a_template_of_their_own() -> None:
+    cfg = recipes.resolve(recipes.load("r1-qwen2.5-1.5b"))
+    names = [p.name.removeprefix("eval-") for p in recipes.stages.planned(recipes.load("r1-qwen2.5-1.5b"), cfg)]
+    assert {n for n in names if r1.template_of(cfg, n) == "r1-zero"} == {"base", "zero", "cold-start"}
+    assert {r1.template_of(cfg, n) for n in ("dev1", "pairs", "r1", "student")} == {"chat"}
+    mini = recipes.resolve(recipes.load("r1-mini"))
+    assert {r1.template_of(mini, n) for n in (*names, "dev2-free")} == {"mini"}
+
+
+def test_where_no_task_is_the_worlds_the_rules_are_the_truth() -> None:
+    assert r1.watch((scale.REQUESTS, scale.MATHS), (scale.MATHS,)).truths == {"what rules check": (scale.MATHS,)}
+    assert set(r1.watch(("general", "countdown3"), ("countdown3",)).truths) == {"the rubric", "maths"}
 
 
 def test_what_no_rule_checks_is_not_reinforced() -> None:

@@ -328,7 +328,7 @@ def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
         show({"phase": "begin", "stage": "rows"})
         more = run.stage("rows", rows, None, n=r1.rows, seed=cfg.seed)
     drawn = mixed(recipe, r1.reject.tasks)
-    judged = {"judges": judges} if (judges := by.judges(drawn.tasks)) else {}
+    judged: dict[str, Any] = {"judges": judges} if (judges := by.judges(drawn.tasks)) else {}
     large = stage("rejection-sampling", curate, r1.reject, start=dev2, task=drawn, data=[more],
                   form=rewards.summarised, **judged)  # fmt: skip
     dev3 = stage("dev3", sft, r1.dev3, start=base, data=[large])
