@@ -23,7 +23,7 @@ from typing import Any
 
 from incentive import helpers, rewards
 from incentive.ahead import Planned
-from incentive.config import RL, SFT, Curate, Prefer, Rows
+from incentive.config import RL, SFT, Curate, Eval, Prefer, Rows
 from incentive.config import Run as Settings
 from incentive.hacking import Watch
 from incentive.recipes.base import Recipe, Show
@@ -77,8 +77,8 @@ def r1_mini() -> dict[str, Any]:
             "safety": {"kind": "pointwise", "batch": 64, "epochs": 2,
                        "optim": {"learning_rate": 5e-4, "lr_scheduler_type": "cosine"}},
             "reasoning": _rl(REASONING, 15, rewards=ruled, sampling=cool),
-            "general": _rl(REASONING, 45, rewards=ruled, sampling=cool, eval_steps=5, eval_problems=448),
-            "general_tasks": dict.fromkeys(GENERAL, 2.0),
+            "general": _rl(REASONING, 45, rewards=ruled, sampling=cool, eval_steps=5, eval_problems=224),
+            "general_tasks": {"general": 3.0, "general-zh": 3.0, "harm": 1.5, "harm-zh": 1.5},
             "rows": 2000,
             "student": {"epochs": 6, "tokens_per_step": 4096},
         }
@@ -171,7 +171,7 @@ EARLY = {  # asked in R1-Zero's template; the arms of `r1_findings` that compare
 def template_of(cfg: Settings, stage: str) -> str:
     """The template of a stage, or of the model that an evaluation names."""
     assert cfg.r1 is not None
-    return cfg.template if stage in EARLY else cfg.r1.template or cfg.template
+    return cfg.template if stage.removesuffix("-t1") in EARLY else cfg.r1.template or cfg.template
 
 
 def mixed(recipe: Recipe, shares: dict[str, float]) -> Any:
@@ -259,15 +259,16 @@ class Line:
         self.made[name] = self.met.made(name, made, by)
         return self.made[name]
 
-    def evaluate(self, name: str, model: Artifact) -> dict[str, Any]:
+    def evaluate(self, name: str, model: Artifact, section: Eval | None = None) -> dict[str, Any]:
         """The results of stage `eval-NAME`, with what the model has met beside each score."""
         from incentive.stages.evaluate import evaluate
 
         cfg = self.run.config
         self.show({"phase": "begin", "stage": f"eval-{name}"})
         fn = partial(evaluate, contaminated=self.met.beside(model), show=self.show)
-        how: dict[str, Any] = {"tasks": self.tasks, "template": template_of(cfg, name)}
-        made = self.run.stage(f"eval-{name}", fn, cfg.eval, start=model, **how)
+        asked = section or cfg.eval
+        tasks = {n: self.tasks[n] for n in asked.tasks} if asked else {}
+        made = self.run.stage(f"eval-{name}", fn, asked, start=model, tasks=tasks, template=template_of(cfg, name))
         found: dict[str, Any] = made.meta["results"]
         return found
 

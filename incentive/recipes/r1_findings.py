@@ -1,5 +1,6 @@
 """Is R1 real? One seed of the whole recipe, then the arms beside it, all on the same test problems.
 
+    ...-t1          models asked at temperature 1, on what rules check
     dev2-free       RL stage 1 without the language reward: what the reward costs
     sft-own         the base fine-tuned on its own right answers, with the tokens that R1-Zero sampled
     gamed           the last RL stage, nearly all of it on the helpful model, for too long: reward hacking
@@ -16,7 +17,7 @@ from typing import Any
 
 from incentive import ledger
 from incentive.ahead import Planned
-from incentive.config import RL, Collect
+from incentive.config import RL, Collect, Eval
 from incentive.config import Run as Settings
 from incentive.recipes import r1
 from incentive.recipes.base import Recipe, Show
@@ -25,7 +26,8 @@ from incentive.records import hash64
 from incentive.run import Artifact, Run, Stage
 from incentive.tasks import find
 
-LONG = 150  # updates of the run that goes on too long
+LONG = 100  # updates of the run that goes on too long
+WARM = ("base", "zero", "dev1", "dev2", "r1")  # models that are asked at temperature 1, too
 LOOKED = 768  # held-out problems that its monitor looks at
 
 
@@ -46,6 +48,8 @@ def stages(cfg: Settings) -> list[Planned]:
     def measured(name: str, start: str = "") -> list[Planned]:
         return [Planned(f"eval-{name}", cfg.eval, start or name)] if cfg.eval else []
 
+    if cfg.eval:
+        found += [Planned(f"eval-{name}-t1", warm(cfg.eval), name) for name in WARM]
     found += [Planned("dev2-free", cfg.r1.dev2, "dev1"), *measured("dev2-free")]
     found += [
         Planned("own", own(cfg, 0), "base"),
@@ -59,6 +63,13 @@ def stages(cfg: Settings) -> list[Planned]:
         found += measured("student-base", "student base")
         found += [Planned("student-zero", cfg.rl, "student base"), *measured("student-zero")]
     return found
+
+
+def warm(section: Eval) -> Eval:
+    """At temperature 1, as RL samples: what temperature 0.6 hides of a model's habits."""
+    sampling = section.sampling.model_copy(update={"temperature": 1.0, "top_p": 1.0})
+    tasks = tuple(n for n in section.tasks if n in r1.REASONING)
+    return section.model_copy(update={"sampling": sampling, "tasks": tasks})
 
 
 def own(cfg: Settings, tokens: int) -> Collect:
@@ -90,6 +101,10 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     def told(name: str, model: Artifact) -> None:
         if cfg.eval:
             found["table"][name] = line.evaluate(name, model)
+
+    if cfg.eval:
+        for name in WARM:
+            found["table"][f"{name}-t1"] = line.evaluate(f"{name}-t1", made[name], warm(cfg.eval))
 
     free = {k: v for k, v in cfg.r1.dev2.rewards.items() if k != "language"}
     told("dev2-free", line.reinforce("dev2-free", cfg.r1.dev2.model_copy(update={"rewards": free}), made["dev1"]))
