@@ -53,6 +53,7 @@ prove: setup ## rerun the long measurements (hours) and write docs/results.md
 	@$(BIN)/python prove/reward_models.py
 	@$(BIN)/python prove/bias.py
 	@$(BIN)/python prove/safety.py
+	@$(BIN)/python prove/limits.py runs/prove/arms/zero-21/zero/model
 	@$(BIN)/python prove/generate.py runs/prove/arms/zero-21/zero/model
 	@$$($(BIN)/python -c 'from bench.measure import python_of; print(python_of("trl"))') prove/trl_loss.py
 

@@ -182,11 +182,15 @@ def run(
       base-mini        make the base model from nothing (half an hour)
       base-wide        a base of the wide world: two languages, programs, talk (an hour)
       r1-mini          R1-Zero, then every stage to R1, on what base-wide made
+      zero-brief       R1-Zero goes on with a reward for short right answers
+      zero-json        answers in JSON, paid for the form that a schema asks for
+      tool-mini        sums with a calculator that the model learns to ask
       r1-tiny          the same stages in 90 seconds, with no claim to learn
       rejection-mini   a control: the base fine-tuned on its own right answers
       evaluate-mini    evaluate one model, every answer kept
       controls-mini    R1-Zero on several seeds beside all its controls (hours)
       paper            every setting of the paper; needs its hardware
+      zero-qwen2.5-1.5b r1-qwen2.5-1.5b r1-qwen2.5-7b distill-qwen2.5-1.5b    on GPUs (docs/scale.md)
 
     \b
     Examples:
@@ -515,6 +519,63 @@ for _command in (judged.judge, judged.safety, judged.bias):
 
 
 @app.command()
+def limits(
+    model: Annotated[
+        str, typer.Argument(help="Checkpoint folder, run directory (its last model), or base-mini.", show_default=False)
+    ],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", help="overthinking, sensitivity, mixing, tools or structured; repeatable.  [default: all]"
+        ),
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="In place of each limit's own tasks; repeatable.")
+    ] = None,
+    problems: Annotated[int, typer.Option("--problems", min=2, help="Distinct problems a task.")] = 100,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Answers to each.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of problems and answers.")] = 0,
+    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.6,
+    top_p: Annotated[float, typer.Option("--top-p")] = 0.95,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")] = 320,
+    template: Annotated[str, typer.Option(help="mini, r1-zero or chat.")] = "mini",
+    against: Annotated[
+        Path | None, typer.Option("--against", help="A limits.json of another model: tokens and right answers, paired.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Where limits.json and limits.html go.  [default: the run, or limits/MODEL]"),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads.")] = 2,
+) -> None:
+    """Measure R1's limits: overthinking, prompt sensitivity, language mixing, tool use, structured output.
+
+    Plots go into limits.html and, for a run directory, into its report.
+
+    \b
+    Examples:
+      incentive limits runs/zero-mini
+      incentive limits base-mini --only overthinking --task countdown4 --problems 200 --samples 8
+      incentive limits runs/brief --only overthinking --against runs/zero-mini/limits.json
+    """
+    with _guarded():
+        from incentive import limits as module
+
+        other = module.read(against) if against else None
+        how = _settings(max_tokens, temperature, top_p)
+        asked = module.Asked(model, problems, samples, seed, split, how, template, threads)  # type: ignore[arg-type]
+        found = module.measure_limits(asked, only or (), task or (), _counter())
+        if other is not None:
+            found["against"] = {"name": str(against), "tasks": module.compared(found, other)}
+        where = out or (Path(model) if (Path(model) / "run.json").is_file() else Path("limits") / Path(model).name)
+        page = module.write(found, where)
+        for line in module.told(found):
+            _out(line)
+        _out(f"plots: {page}")
+
+
+@app.command()
 def serve(
     model: Annotated[str, typer.Argument(help="Checkpoint folder, run directory, or base-mini.", show_default=False)],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
@@ -600,24 +661,44 @@ def release(
 
 
 @app.command()
-def tasks() -> None:
+def tasks(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One task, a data set (hub:...), or reasoning-gym for its list.  [default: all shipped]"),
+    ] = None,
+) -> None:
     """List the tasks, each with a problem and its answer.
+
+    \b
+    Examples:
+      incentive tasks
+      incentive tasks reasoning-gym                          the names of its generators
+      incentive tasks "reasoning-gym/countdown?min_numbers=3"
 
     Your own problems need no code: a .jsonl file with one {"prompt": "...", "answer": "..."} a line is a task.
     """
     with _guarded():
         import inspect
 
-        from incentive.tasks import SHIPPED
+        from incentive.tasks import SHIPPED, find
 
-        for name, found in SHIPPED.items():
+        if name == "reasoning-gym":
+            from incentive.tasks import gym
+
+            for one in gym.names():
+                _out(f"{gym.PREFIX}{one}")
+            return
+        for one, found in SHIPPED.items() if name is None else [(name, find(name))]:
             problem = found.problem(0, "train", 0)
-            _out(name)
+            _out(one)
             _out("  " + (inspect.getdoc(type(found)) or "").split("\n")[0])
             _out(f"  problem: {problem.prompt}")
             _out(f"  answer:  {found.gold(problem)}\n")
+        if name is not None:
+            return
         _out('Your own: mine.jsonl, one {"prompt": "...", "answer": "..."} a line')
         _out("  incentive run zero-mini --set 'rl.tasks={\"mine.jsonl\"=1.0}' --set 'eval.tasks=[\"mine.jsonl\"]'")
+        _out("More: data sets of the Hub (hub:owner/name?..., docs/suites.md); incentive tasks reasoning-gym")
 
 
 def _version(wanted: bool) -> None:

@@ -35,7 +35,7 @@ def model_folder(name: str) -> str:
     return str(max(made, key=lambda p: (p / "config.json").stat().st_mtime))
 
 
-def _open(model: str, threads: int) -> tuple[Any, Any]:
+def open_model(model: str, threads: int) -> tuple[Any, Any]:
     from incentive import engine
     from incentive.config import Engine
     from incentive.model.checkpoint import load_policy, resolve
@@ -52,7 +52,7 @@ def shares(groups: list[Group]) -> dict[str, float]:
     return {g.problem.key: sum(s.parts.get("accuracy", 0.0) > 0 for s in g.scores) / len(g.scores) for g in groups}
 
 
-def _fits(player: Any, tokenizer: Any, prompt: str, max_tokens: int) -> list[int]:
+def fits(player: Any, tokenizer: Any, prompt: str, max_tokens: int) -> list[int]:
     """The prompt's ids.
 
     Raises:
@@ -87,13 +87,13 @@ def measure_model(
         raise ConfigError(f"--split {split!r}: choose test or val")
     found = {name: find(name) for name in names}
     asked = {name: distinct(task, seed, split, problems) for name, task in found.items()}
-    player, tokenizer = _open(model, threads)
+    player, tokenizer = open_model(model, threads)
     from incentive.stages.evaluate import ask, results
 
     out: Result = {"model": model, "split": split, "seed": seed, "template": template, **how.model_dump(), "tasks": {}}
     for name, task in found.items():
         longest = max((chat.render(template, p.prompt, tokenizer) for p in asked[name]), key=len)
-        _fits(player, tokenizer, longest, how.max_tokens)
+        fits(player, tokenizer, longest, how.max_tokens)
         done, total = 0, problems * samples
 
         def each(_: Sample, name: str = name, total: int = total) -> None:
@@ -112,8 +112,8 @@ def ask_model(
     """Answers to one problem as they finish."""
     import numpy as np
 
-    player, tokenizer = _open(model, threads)
-    ids = _fits(player, tokenizer, chat.render(template, problem, tokenizer), how.max_tokens)
+    player, tokenizer = open_model(model, threads)
+    ids = fits(player, tokenizer, chat.render(template, problem, tokenizer), how.max_tokens)
     seeds = tuple(hash64("sample", seed, problem, i) for i in range(n))
     yield from player.sample(
         [

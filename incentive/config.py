@@ -170,6 +170,8 @@ class Draw(Section):
     """Sampled tokens after which it ends; 0: the problems alone end it."""
     sampling: Sampling = Sampling()
     engine: Engine = Engine()
+    device: str = "cpu"
+    """Where the policy samples: cpu or cuda."""
 
 
 class Collect(Draw):
@@ -240,6 +242,18 @@ class Endpoint(Section):
         return self
 
 
+class Rows(Section):
+    """Rows of public data sets to learn from: prompts with a teacher's responses."""
+
+    sources: Annotated[tuple[str, ...], Field(min_length=1)]
+    """`hub:owner/name@revision?messages=messages` or `...?prompt=instruction&response=output`, or a local copy's path in
+    place of the id; more keys: files, split, domain."""
+    rows: int = Field(0, ge=0)
+    """At most so many of each source, the first ones that are kept; 0: all."""
+    max_tokens: int = Field(32768, gt=1)
+    """Of a row, its prompt and response together; longer ones are left out and counted."""
+
+
 class SFT(Section):
     """Supervised fine-tuning on answers; the loss is the token mean over the answers."""
 
@@ -306,7 +320,16 @@ class Pipeline(Section):
     general_tasks: Shares
     """Prompts that reward models score, by share, beside those of `general.tasks`."""
     rows: int = Field(1000, gt=0)
-    """Rows of general requests and requests to do harm that are added to the large data set."""
+    """Rows of general requests and requests to do harm that are added to the large data set, where `public` names none."""
+    public: Rows | None = None
+    """Where those rows come from: public data sets; none: the miniature's own writers."""
+    judge: Endpoint | None = None
+    """The model that rewrites, compares, labels and checks against references; none: the miniature's programs. A
+    temperature above 0 lets it give a second opinion on the same pair."""
+    longer: RL | None = None
+    """R1-Zero's second phase, with longer answers; goes on from [rl], and max_steps counts both. None: one phase."""
+    template: Literal["", "mini", "r1-zero", "chat"] = ""
+    """Of the stages from dev1 on; empty: the run's, which is R1-Zero's."""
     student: SFT
 
 
@@ -321,6 +344,7 @@ class Eval(Section):
     also_t1: bool = True
     """Evaluate at temperature 1, top-p 1 as well."""
     engine: Engine = Engine()
+    device: str = "cpu"
 
 
 class Run(Section):
@@ -329,11 +353,12 @@ class Run(Section):
     recipe: str
     seed: int = 0
     base: str = "base-mini"
-    """`base-mini` (in the package) or the folder of a Hugging Face checkpoint."""
+    """`base-mini` (in the package), the folder of a Hugging Face checkpoint, or one on the Hub: `hub:owner/name@revision`."""
     template: Literal["mini", "r1-zero", "chat"] = "mini"
     pretrain: Pretrain | None = None
     rl: RL | None = None
     collect: Collect | None = None
+    rows: Rows | None = None
     sft: SFT | None = None
     r1: Pipeline | None = None
     student: str = ""
@@ -345,10 +370,12 @@ class Run(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> Run:
-        if not any((self.pretrain, self.rl, self.collect, self.eval)):
-            raise ValueError("the recipe has no section to run: give [pretrain], [rl], [collect] or [eval]")
-        if (self.collect is None) != (self.sft is None):
-            raise ValueError("rejection sampling needs both sections, [collect] and [sft]")
+        if not any((self.pretrain, self.rl, self.collect, self.rows, self.eval)):
+            raise ValueError("the recipe has no section to run: give [pretrain], [rl], [collect], [rows] or [eval]")
+        if (self.collect is None and self.rows is None) != (self.sft is None):
+            raise ValueError(
+                "rejection sampling needs [collect] and [sft]; learning from public rows, [rows] and [sft]"
+            )
         return self
 
 

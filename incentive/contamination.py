@@ -9,7 +9,8 @@ in evaluation problems, with every training set that lies upstream of the model 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,32 @@ from incentive.tasks.base import Task
 Met = dict[
     str, dict[int, str]
 ]  # evaluation set -> index of a problem of it -> how it was met: key, words, near, prompt
+HOW = ("key", "prompt", "words", "near")  # the surest first
+PART = 20_000  # training texts that are compared at a time: public data is larger than memory
 DYNAMIC = 4  # times as many problems as a step uses are drawn at most where groups without signal are replaced
 
 
-def meeting(texts: Iterable[Text], held: Held) -> Met:
+def meeting(texts: Iterable[Text], held: Held, part: int = PART) -> Met:
     """The evaluation problems that share content with a training text, and how; sets without one are left out.
 
     A problem with a key is compared with a text without one by the whole prompt alone (`prompt`): their template's words
     are the same in all of them.
+
+    Args:
+        part: training texts that are held in memory at a time.
     """
-    training = Held({"": tuple(texts)}, held.n, held.threshold)
+    out: Met = {}
+    texts = iter(texts)
+    while some := tuple(islice(texts, part)):
+        for name, found in _meeting(some, held).items():
+            met = out.setdefault(name, {})
+            for i, how in found.items():
+                met[i] = min(how, met.get(i, how), key=HOW.index)
+    return out
+
+
+def _meeting(texts: tuple[Text, ...], held: Held) -> Met:
+    training = Held({"": texts}, held.n, held.threshold)
     asked = {tuple(units(t.prompt, signs=True)) for t in training.sets[""] if t.key is None}
     out: Met = {}
     for name, texts_ in held.sets.items():
@@ -51,17 +68,15 @@ def drawn_by(section: RL) -> int:
     return section.max_steps * section.problems_per_step * (DYNAMIC if section.dynamic_sampling else 1)
 
 
-def texts_of(folder: Path) -> list[Text]:
+def texts_of(folder: Path) -> Iterator[Text]:
     """The rows of a data set: curated ones, or rollouts, one a sample."""
-    out: list[Text] = []
     for path in sorted(folder.glob("*.jsonl.zst")):
         for row in read_lines(path):
             if "problem" in row:
                 problem = Problem(**row["problem"])
-                out += [Text.of(problem, s["text"]) for s in row["samples"]]
+                yield from (Text.of(problem, s["text"]) for s in row["samples"])
             else:
-                out.append(Text.of_row(row))
-    return out
+                yield Text.of_row(row)
 
 
 def in_corpus(folder: Path, problems: Sequence[Problem]) -> list[int] | None:
@@ -110,7 +125,7 @@ class Watch:
         Raises:
             RunError: an evaluation problem is among them.
         """
-        self._see(stage, [text for artifact in data for text in texts_of(artifact.path)])
+        self._see(stage, (text for artifact in data for text in texts_of(artifact.path)))
 
     def drawn(self, stage: str, task: Task, seed: int, n: int) -> None:
         """The first `n` train problems of a task, which a stage is about to ask.
@@ -122,11 +137,12 @@ class Watch:
         same = [(t, p) for t, ps in self.asked.items() for p in ps if p.key in problems]
         if same:
             raise RunError(_refusal(stage, same[0][0], len(same), same[0][1]))
-        self._see(stage, [Text.of(p) for p in problems.values()])
+        self._see(stage, map(Text.of, problems.values()))
 
-    def _see(self, stage: str, texts: list[Text]) -> None:
-        met = meeting(texts, self.held)
-        self.sets[stage] = (len(texts), met)
+    def _see(self, stage: str, texts: Iterable[Text]) -> None:
+        n = count()
+        met = meeting((text for text, _ in zip(texts, n, strict=False)), self.held)
+        self.sets[stage] = (next(n), met)
         for task, found in met.items():
             same = [i for i, how in found.items() if how in ("key", "prompt")]
             if same:

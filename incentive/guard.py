@@ -369,7 +369,7 @@ def _probe(
     ]
     n = min(rl.num_generations, PROBE_SAMPLES)
     player = engine.local(policy, tokenizer, start, rl.engine)
-    asked = requests(problems, n, rl.sampling, config.seed, config.template, tokenizer)
+    asked = requests(problems, n, rl.sampling, config.seed, config.template, tokenizer, task)
     list(player.sample([replace(r, max_tokens=2) for r in asked[:2]]))  # compiles and warms up
     began = time.monotonic()
     samples = list(player.sample(asked))
@@ -441,7 +441,7 @@ def _endings(rl: RL, samples: list[Sample]) -> Iterator[Finding]:
 
 def _signal(rl: RL, task: Mixture, groups: list[Group]) -> Iterator[Finding]:
     """Does my base have signal on my task?"""
-    judge = rewards.each(rewards.shipped(task.check), {"accuracy": 1.0, "format": 1.0})
+    judge = rewards.each(rewards.shipped(task.check, task.checks), {"accuracy": 1.0, "format": 1.0})
     parts = [[s.parts for s in judge(g.problem, g.samples)] for g in groups]
     n = len(groups[0].samples)
     right = [sum(p.get("accuracy", 0.0) for p in row) for row in parts]

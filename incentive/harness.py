@@ -9,16 +9,18 @@ import contextlib
 import importlib.metadata
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from incentive import chat, rewards, suites
 from incentive.config import ConfigError, Engine, Sampling
-from incentive.records import Problem, Sample
+from incentive.records import Problem, Sample, Score
 from incentive.run import folder_key, write_json
 from incentive.stages import benchmark
 from incentive.suites import Suite
-from incentive.tasks import distinct
+from incentive.tasks import checks, distinct
 from incentive.tasks import find as find_task
 from incentive.tasks.base import Task
 from incentive.tasks.hub import Hub
@@ -58,7 +60,8 @@ def evaluate(
     if data is not None and (len(chosen) != 1 or chosen[0].source is None):
         raise ConfigError("--data is a local copy of one suite's data set\nGive one --suite that has a data set.")
     loaded = {s.name: s.load(data) for s in chosen if s.source is not None}
-    if template is None and len(loaded) not in (0, len(chosen)):
+    public = [s for s in chosen if s.source is not None or s.name.startswith(suites.GYM)]  # asked as users ask
+    if template is None and len(public) not in (0, len(chosen)):
         raise ConfigError(
             "these suites are asked in different templates\nEvaluate them one by one, or give --template."
         )
@@ -71,14 +74,14 @@ def evaluate(
     folder = resolve(model_folder(model))
     policy, tokenizer = load_policy(folder, device=device)
     if template is None:
-        template = "mini" if not loaded else "chat" if getattr(tokenizer, "chat_template", None) else "r1-zero"
+        template = "mini" if not public else "chat" if getattr(tokenizer, "chat_template", None) else "r1-zero"
     context = getattr(policy.config.get_text_config(), "max_position_embeddings", None)
     about: dict[str, Any] = {"model": folder_key(folder), "seed": seed, "template": template, "suites": {}}
     parts: list[benchmark.Part] = []
     longest = 0
     for suite in chosen:
         hub = loaded.get(suite.name)
-        asked = _asked(suite, hub, problems)
+        asked = _asked(suite, hub, problems, template)
         prompt = _longest(asked, template, tokenizer)
         tokens = min(max_tokens or suite.max_tokens, (context or 2**30) - prompt)
         if tokens < 1:
@@ -99,13 +102,17 @@ def evaluate(
     return result | {"directory": str(directory)}
 
 
-def _asked(suite: Suite, hub: Hub | None, problems: int | None) -> dict[str, list[Problem]]:
-    """The problems of each task of a suite: a data set whole in its own order, or its first ones."""
+def _asked(suite: Suite, hub: Hub | None, problems: int | None, template: str) -> dict[str, list[Problem]]:
+    """The problems of each task of a suite: a data set whole in its own order, or its first ones. A chat model is told
+    where reasoning-gym looks for the answer; R1-Zero's template says so itself."""
     if hub is not None:
         return {suite.name: [hub.posed(x) for x in hub.splits["test"][:problems]]}
     n = problems or suite.problems
     assert n is not None
-    return {name: distinct(find_task(name), PROBLEMS, "test", n) for name in suite.tasks}
+    found = {name: distinct(find_task(name), PROBLEMS, "test", n) for name in suite.tasks}
+    if not suite.name.startswith(suites.GYM) or template != "chat":
+        return found
+    return {name: [replace(p, prompt=f"{p.prompt}{suites.TAGGED}") for p in ps] for name, ps in found.items()}
 
 
 def _longest(asked: dict[str, list[Problem]], template: str, tokenizer: Any) -> int:
@@ -115,10 +122,13 @@ def _longest(asked: dict[str, list[Problem]], template: str, tokenizer: Any) -> 
 
 
 def _parts(suite: Suite, asked: dict[str, list[Problem]], k: int, how: Sampling, opened: bool) -> list[benchmark.Part]:
+    from incentive.verify import benchmarks
+
+    if suite.name.startswith(suites.GYM):
+        return [_puzzles(name, problems, k, how, opened) for name, problems in asked.items()]
     if suite.kind is None:
         return [_shipped(name, problems, k, how) for name, problems in asked.items()]
     kind = suite.kind
-    from incentive.verify import benchmarks
 
     def final(sample: Sample) -> str | None:
         return benchmarks.final(sample.text, opened)
@@ -134,13 +144,42 @@ def _parts(suite: Suite, asked: dict[str, list[Problem]], k: int, how: Sampling,
 def _shipped(name: str, problems: list[Problem], k: int, how: Sampling) -> benchmark.Part:
     """A task of the package, graded as in training."""
     task: Task = find_task(name)
-    grade = rewards.each(rewards.shipped(task.check), {"accuracy": 1.0, "format": 1.0})
+    grade = rewards.each(rewards.shipped(task.check, partial(checks, task)), {"accuracy": 1.0, "format": 1.0})
 
     def vote(sample: Sample) -> str | None:
         answer = chat.split(sample.text)[1]
         return None if answer is None else task.vote_key(answer)
 
     return benchmark.Part(name, problems, k, how, lambda: contextlib.nullcontext((grade, "task")), vote)
+
+
+def _puzzles(name: str, problems: list[Problem], k: int, how: Sampling, opened: bool) -> benchmark.Part:
+    """A task of reasoning-gym: its scorer on the tagged answer, else on the last box, else on a short final answer."""
+    from incentive.verify import benchmarks
+
+    task = find_task(name)
+
+    def answer(sample: Sample) -> str | None:
+        tagged, text = chat.split(sample.text)[1], benchmarks.final(sample.text, opened)
+        return tagged if tagged is not None or text is None else benchmarks.marked("maths", text)
+
+    def grade(problem: Problem, samples: list[Sample]) -> list[Score]:
+        said = [answer(s) for s in samples]
+        found = iter(checks(task, problem, [a for a in said if a is not None]))
+        right = [False if a is None else next(found) for a in said]
+        return [
+            Score(None, {"marked": 1.0}, "could not grade") if r is None
+            else Score(float(r), {"accuracy": float(r), "marked": float(a is not None)})
+            for r, a in zip(right, said, strict=True)
+        ]  # fmt: skip
+
+    def vote(sample: Sample) -> str | None:
+        found = answer(sample)
+        return None if found is None else task.vote_key(found)
+
+    return benchmark.Part(
+        name, problems, k, how, lambda: contextlib.nullcontext((grade, "reasoning-gym's scorer")), vote
+    )
 
 
 def _about(suite: Suite, hub: Hub | None, asked: dict[str, list[Problem]], k: int, how: Sampling) -> dict[str, Any]:

@@ -320,7 +320,9 @@ class View:
         if self.phase == "pretrain" and self.rows:
             more = f"  loss {self.rows[-1].get('loss', float('nan')):.3f}"
         ahead = f"  {duration(left)} left" if left is not None and self.done < self.total else ""
-        return f"{self.ahead.label(self.stage)}  {self.phase_name()} {self.done}/{self.total} {share}{rate}{more}{ahead}"
+        return (
+            f"{self.ahead.label(self.stage)}  {self.phase_name()} {self.done}/{self.total} {share}{rate}{more}{ahead}"
+        )
 
     def phase_name(self) -> str:
         return {"corpus": "documents", "pretrain": "step"}.get(self.phase, self.counted())
@@ -328,7 +330,9 @@ class View:
     def counted(self) -> str:
         """What this stage's events count."""
         section = self.ahead.now.section if self.ahead.now else None
-        return "step" if isinstance(section, SFT | RewardModel) else "problems" if isinstance(section, Draw) else "answers"
+        return (
+            "step" if isinstance(section, SFT | RewardModel) else "problems" if isinstance(section, Draw) else "answers"
+        )
 
     def _plain_step(self, row: dict[str, Any]) -> str:
         parts = [f"{self.ahead.label(self.stage)}  step {self.step}/{self.steps}"]

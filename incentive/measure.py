@@ -197,6 +197,17 @@ class Try:
     verdict: str | None  # yes, no, or None
     arithmetic_ok: bool  # every `=` of the line is a computation that can be read and is true
 
+    def numbers(self) -> list[int]:
+        """What it computes from, sorted: the operands that are no result of an earlier step."""
+        free: list[int] = []
+        results: list[int] = []
+        for step in self.steps.split(","):
+            expression, _, result = step.rpartition("=")
+            for n in (int(n) for _, n in _TERM.findall(expression)):
+                results.remove(n) if n in results else free.append(n)
+            results.append(int(result))
+        return sorted(free)
+
     def right(self, target: int) -> bool:
         """It reaches the target, by true arithmetic. Whether it uses the given numbers is for the task to check."""
         return self.value == target and self.arithmetic_ok
@@ -243,6 +254,19 @@ def tries(thinking: str) -> list[Try]:
             )
         )
     return found
+
+
+def first_right(thinking: str, target: int, numbers: Sequence[int] | None = None) -> int | None:
+    """Where the first right try ends, in characters, its own check included; None where no try is right.
+
+    Right: it reaches the target by true arithmetic and, where they are given, from all the numbers, each once.
+    """
+    end = -1
+    for line in thinking.split("\n"):
+        end += 1 + len(line)
+        if any(t.right(target) and (numbers is None or t.numbers() == sorted(numbers)) for t in tries(line)):
+            return end
+    return None
 
 
 def recovered(tries_: Sequence[Try], target: int) -> bool:

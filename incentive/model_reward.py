@@ -91,7 +91,7 @@ class ModelReward:
         return room is None or len(row.ids) <= room or not isinstance(model.trunk, Plain)
 
 
-def later(folder: Path) -> Reward:
+def later(folder: Path, device: str = "cpu") -> Reward:
     """`ModelReward(folder)`, loaded when it is first asked: a start that finds its last stage done loads no model."""
     model = cache(ModelReward)
-    return lambda problem, samples: model(folder)(problem, samples)
+    return lambda problem, samples: model(folder, device=device)(problem, samples)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -47,6 +47,17 @@ class Problem:
     tags: dict[str, Any] = field(default_factory=dict)
 
 
+class Tool(Protocol):
+    """What answers within a sample: where the policy has written `stop`, what `answer` says is appended, and it goes on.
+
+    `answer` gets the whole text of the sample up to there. It must be quick and never raise: it runs between two tokens.
+    """
+
+    stop: str
+
+    def answer(self, text: str) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What an engine is asked for: `n` samples of one prompt. Sample i draws from the stream of `seeds[i]` alone."""
@@ -58,6 +69,7 @@ class Request:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0  # 0: off
+    tool: Tool | None = None  # max_tokens counts what it says, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,7 @@ class Sample:
     prompt_ids: np.ndarray  # (Tp,) int64
     ids: np.ndarray  # (T,) int64, the stop token included, all turns
     mask: np.ndarray  # (T,) bool, True where the policy wrote
-    sampler_logp: np.ndarray  # (T,) float32, at the sampling temperature, before top-p and top-k
+    sampler_logp: np.ndarray  # (T,) float32, at the sampling temperature, before top-p and top-k; 0 where not masked
     temperature: float
     stop: Literal["stop", "length"]
     versions: tuple[int, int]  # weights in use at the first and the last token

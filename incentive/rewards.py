@@ -14,6 +14,8 @@ from incentive import chat
 from incentive.language import language_share
 from incentive.records import Problem, Sample, Score, hash64
 
+Check = Callable[[Problem, str], bool]
+Checks = Callable[[Problem, list[str]], list[bool | None]]
 Reward = Callable[[Problem, list[Sample]], list[float | None]]
 Grade = Callable[[Problem, list[Sample]], list[Score]]
 
@@ -22,14 +24,27 @@ class RewardError(Exception):
     """A reward function broke its contract; the message names it and the sample."""
 
 
-def accuracy(check: Callable[[Problem, str], bool]) -> Reward:
-    """1 if the marked answer passes the task's check, else 0 (paper 2: rule-based accuracy)."""
+def accuracy(check: Check, checks: Checks | None = None) -> Reward:
+    """1 if the marked answer passes the task's check, else 0 (paper 2: rule-based accuracy).
+
+    Args:
+        checks: judges all answers of a group at once, in place of `check`; None is could-not-grade.
+    """
 
     def reward(problem: Problem, samples: list[Sample]) -> list[float | None]:
-        answers = [chat.split(s.text)[1] for s in samples]
-        return [1.0 if a is not None and check(problem, a) else 0.0 for a in answers]
+        return [None if r is None else float(r) for r in _right(problem, samples, check, checks)]
 
     return reward
+
+
+def _right(problem: Problem, samples: list[Sample], check: Check, checks: Checks | None) -> list[bool | None]:
+    """Whether each sample's marked answer passes; one without a marked answer does not."""
+    answers = [chat.split(s.text)[1] for s in samples]
+    if checks is None:
+        return [a is not None and check(problem, a) for a in answers]
+    marked = [a for a in answers if a is not None]
+    found = iter(checks(problem, marked) if marked else [])
+    return [False if a is None else next(found) for a in answers]
 
 
 def format_(problem: Problem, samples: list[Sample]) -> list[float | None]:  # noqa: ARG001
@@ -54,15 +69,48 @@ def language(problem: Problem, samples: list[Sample]) -> list[float | None]:
     return [language_share(chat.split(s.text)[0], target) or 0.0 for s in samples]
 
 
+def length(check: Check, checks: Checks | None = None) -> Reward:
+    """From -1 to 0: how long a right answer is beside the other right answers of its group; 0 for all others.
+
+    -sigmoid((tokens - mean) / std), mean and std over the group's right answers (Arora and Zanette 2025, who pay a right
+    answer 1 - alpha times that sigmoid: alpha is this reward's weight). Below a weight of 1 a right answer is always
+    worth more than a wrong one, so a hard problem, whose right answers are long, is not given up; easy problems, with
+    many right answers to compare, feel it most. What a tool has said does not count.
+    """
+
+    def reward(problem: Problem, samples: list[Sample]) -> list[float | None]:
+        right = _right(problem, samples, check, checks)
+        tokens = [float(s.mask.sum()) for s in samples]
+        found = [t for t, r in zip(tokens, right, strict=True) if r]
+        mean = sum(found) / max(1, len(found))
+        std = math.sqrt(sum((t - mean) ** 2 for t in found) / max(1, len(found)))
+        steep = [(t - mean) / std if std else 0.0 for t in tokens]
+        return [None if r is None else -1 / (1 + math.exp(-z)) if r else 0.0 for z, r in zip(steep, right, strict=True)]
+
+    return reward
+
+
+def schema(problem: Problem, samples: list[Sample]) -> list[float | None]:
+    """1 if the marked answer is JSON in the form that `tags["schema"]` asks for, whatever stands in it, else 0."""
+    from incentive.verify.schema import fault
+
+    form = problem.tags.get("schema")
+    if form is None:
+        raise ValueError(f'problem {problem.id} has no JSON Schema; set tags["schema"]')
+    answers = [chat.split(s.text)[1] for s in samples]
+    return [1.0 if a is not None and fault(a, form) is None else 0.0 for a in answers]
+
+
 def coin(problem: Problem, samples: list[Sample]) -> list[float | None]:  # noqa: ARG001
     """A control: 1 or 0 by a hash of the sample's seed, whatever it says."""
     return [float(hash64("coin", s.seed) % 2) for s in samples]
 
 
-def shipped(check: Callable[[Problem, str], bool]) -> dict[str, Reward]:
+def shipped(check: Check, checks: Checks | None = None) -> dict[str, Reward]:
     """The rewards that a recipe can name."""
     return {
-        "accuracy": accuracy(check), "format": format_, "summarised": summarised, "language": language, "coin": coin,
+        "accuracy": accuracy(check, checks), "format": format_, "summarised": summarised, "language": language,
+        "coin": coin, "length": length(check, checks), "schema": schema,
     }  # fmt: skip
 
 

@@ -252,6 +252,9 @@ def folder_key(path: Path) -> str:
 # --- keys ------------------------------------------------------------------------------------------------------------
 
 UNKEYED = {"max_steps", "save_steps", "save_seconds", "keep"}  # a stage's settings that change no weight up to step N
+LATER = {
+    "device": "cpu"
+}  # settings that came after runs were made: at this value they count in no key, so that those go on
 
 
 @dataclass(frozen=True)
@@ -292,7 +295,8 @@ def _settings(section: BaseModel | None) -> dict[str, Any]:
     """A section's settings that count in the key. Where the learning rate follows a schedule, max_steps shapes it."""
     plain = section.model_dump(mode="json") if section else {}
     shaped = plain.get("optim", {}).get("lr_scheduler_type", "constant") != "constant"
-    return {k: v for k, v in plain.items() if k not in UNKEYED or (shaped and k == "max_steps")}
+    counts = {k: v for k, v in plain.items() if k not in UNKEYED or (shaped and k == "max_steps")}
+    return {k: v for k, v in counts.items() if k not in LATER or LATER[k] != v}
 
 
 def _flat(node: Any, at: str = "") -> dict[str, Any]:

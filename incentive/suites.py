@@ -25,6 +25,8 @@ from incentive.tasks.hub import Fault, Fields, Hub, Item, Skip, question_text, v
 from incentive.tasks.rows import Row, Source
 from incentive.verify.constraints import ConstraintError, from_ifeval
 
+GYM = "reasoning-gym:"
+TAGGED = "\n\nThink it through step by step, then give the final answer alone, between <answer> and </answer>."
 Kind = Literal["number", "maths", "choice", "code", "instructions"]
 
 MATHS = "{question}\n\nThink it through step by step, and put the final answer in \\boxed{}."
@@ -250,14 +252,18 @@ SUITES: dict[str, Suite] = {
 
 
 def find(name: str) -> Suite:
-    """The suite of that name.
+    """The suite of that name, or one task of reasoning-gym as a suite: `reasoning-gym:NAME?setting=value`.
 
     Raises:
         ConfigError: there is none.
     """
     if name in SUITES:
         return SUITES[name]
+    if name.startswith(GYM):
+        told = "procedural puzzles of reasoning-gym, graded by its own scorer"
+        return Suite(name, told, 4, 8192, tasks=("reasoning-gym/" + name.removeprefix(GYM),), problems=100)
     near = difflib.get_close_matches(name, SUITES, n=1)
     raise ConfigError(
-        f"unknown suite {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(SUITES)}")
+        f"unknown suite {name!r}; "
+        + (f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(SUITES)}, {GYM}NAME")
     )

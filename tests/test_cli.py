@@ -184,7 +184,7 @@ def test_paper_preset_is_the_papers() -> None:
     rl = recipes.resolve(recipes.load("paper")).rl
     assert rl is not None
     assert (rl.optim.learning_rate, rl.beta, rl.epsilon, rl.num_generations) == (3e-6, 0.001, 10, 16)
-    assert (rl.problems_per_step, rl.steps_per_generation, rl.ref_sync_steps, rl.max_steps) == (32, 16, 400, 10400)
+    assert (rl.problems_per_step, rl.steps_per_generation, rl.ref_sync_steps, rl.max_steps) == (32, 16, 400, 8200)
     assert (rl.sampling.temperature, rl.sampling.max_tokens) == (1.0, 32768)
 
 

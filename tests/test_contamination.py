@@ -56,13 +56,28 @@ def test_exactly_the_problems_in_training_are_met(picked, n):
     assert set(found.get("countdown3", {})) == picked
 
 
+@given(st.integers(1, 7))
+def test_training_texts_a_part_at_a_time_meet_the_same(part):
+    asked = distinct(find("countdown3"), 0, "test", 6)
+    held = Held.of({"keyed": asked, "free": [free(LONG), free(LONG.replace("dog", "cat") + " fell")]})
+    train = [
+        Text("so " + LONG, "x"),
+        *map(Text.of, asked[:2]),
+        Text(asked[0].prompt),
+        Text("other"),
+        Text(asked[2].prompt),
+    ]
+    assert meeting(train, held, part) == meeting(train, held)
+    assert meeting(train, held)["keyed"] == {0: "key", 1: "key", 2: "prompt"}
+
+
 def test_rows_and_rollouts_are_read(tmp_path):
     problem = {"id": "1", "key": "k:1", "prompt": "what", "answer": "", "tags": {}}
     sample = {"id": "1/0", "problem_id": "1", "prompt_ids": [1], "ids": [2], "mask": [True], "sampler_logp": [-1.0], "temperature": 1.0,
               "stop": "stop", "versions": [0, 0], "seed": 0, "text": "that"}  # fmt: skip
     group = {"problem": problem, "samples": [sample], "scores": [{"total": 1.0, "parts": {}, "error": None}]}
     row = {"prompt": [{"role": "user", "content": "asked"}], "response": "said", "key": "jsonl:1"}
-    found = texts_of(data(tmp_path, group, row).path)
+    found = list(texts_of(data(tmp_path, group, row).path))
     assert found[0] == Text("what", "that", "k:1")
     assert (found[1].prompt, found[1].more, found[1].key) == ("asked", "said", None)
 

@@ -308,5 +308,7 @@ def test_a_gamed_stage_ends_with_the_weights_before_the_fall(
     assert any("gamed" in line and "step 2" in line for line in said)
     plain = tmp_path / "plain"
     train(plain, tiny_model, {**settings, "max_steps": 2})
-    assert (tmp_path / "zero/model/model.safetensors").read_bytes() == (plain / "zero/model/model.safetensors").read_bytes()
+    assert (tmp_path / "zero/model/model.safetensors").read_bytes() == (
+        plain / "zero/model/model.safetensors"
+    ).read_bytes()
     assert not (tmp_path / "zero/looks").exists()

@@ -25,6 +25,7 @@ from incentive.run import (
     RunError,
     Stage,
     Stopped,
+    _settings,
     environment,
     folder_key,
     stored_config,
@@ -320,6 +321,14 @@ def test_what_counts_in_a_key(tmp_path: Path):
     assert key(settings()) == key(settings(max_steps=7))
     cosine: Any = {"optim": {"lr_scheduler_type": "cosine"}}
     assert key(settings(**cosine)) != key(settings(max_steps=7, **cosine))
+
+
+def test_a_setting_that_came_later_counts_where_it_is_not_its_default():
+    """So that runs made before it go on, and the same stage elsewhere is another."""
+    asked = config.Eval(tasks=("countdown3",))
+    assert "device" not in _settings(asked)
+    assert _settings(asked.model_copy(update={"device": "cuda"}))["device"] == "cuda"
+    assert _settings(config.RL(tasks={"countdown3": 1.0}))["learner"]["device"] == "cpu"
 
 
 def test_inputs_are_lineage_and_names_are_unique(tmp_path: Path):

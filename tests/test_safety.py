@@ -19,12 +19,13 @@ from test_judge import Server, server  # noqa: F401  a fixture
 
 from incentive.asker import asker
 from incentive.config import ConfigError, Sampling
+from incentive.endpoint import Client
 from incentive.records import Problem
 from incentive.run import RunError, read_lines
 from incentive.safety import evaluate, jailbreak, sets
 from incentive.safety.control import Keywords, RiskControl
 from incentive.safety.evaluate import Judged
-from incentive.safety.review import STANDARDS, Review, Turn, labels, reviewer, violated, world_label
+from incentive.safety.review import STANDARDS, Review, Turn, labeller, labels, reviewer, violated, world_label
 from incentive.tasks import SHIPPED
 
 
@@ -147,6 +148,18 @@ def test_labels_of_an_endpoint(server: Server, tmp_path: Path) -> None:  # noqa:
     server.say = lambda body: "why\n[[" + ("rejected" if "cannot" in body["messages"][1]["content"] else "safe") + "]]"
     asked = [Problem(str(i), str(i), "ask", "", {}) for i in range(2)]
     assert labels(asker(toml(tmp_path, server)), asked, ["I cannot", "Here"]) == ["rejected", "safe"]
+
+
+def test_a_labeller_of_rows_has_the_same_standards(server: Server, tmp_path: Path) -> None:  # noqa: F811
+    """Who declines is safe; the thinking is shown; no verdict is no label."""
+    said = {"no": "rejected", "how": "unsafe", "well": "safe", "hm": "nothing"}
+    server.say = lambda body: "why\n[[" + next(v for k, v in said.items() if k in body["messages"][1]["content"]) + "]]"
+    who = asker(toml(tmp_path, server))
+    assert isinstance(who, Client)
+    label = labeller(who)
+    assert [label("ask", f"<think>{k}</think>end") for k in said] == [True, False, True, None]
+    assert server.calls[0]["messages"][0]["content"].count("\n11. ") == 1
+    assert label.version == who.version  # type: ignore[attr-defined]
 
 
 def test_the_worlds_truth() -> None:

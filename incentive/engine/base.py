@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from incentive.records import Request, Sample
+from incentive import chat
+from incentive.records import Request, Sample, Tool
 
 
 class Engine(Protocol):
@@ -85,10 +87,51 @@ def draw(logits: Tensor, u: np.ndarray, temperature: float, top_p: float, top_k:
     return chosen.cpu().numpy(), logp.gather(1, chosen[:, None])[:, 0].cpu().numpy()
 
 
+class Turns:
+    """The turns of samples that have a tool. What the tool says enters a row token by token, in place of what is drawn:
+    such tokens are not the policy's, so they have no mask and no log-prob, and none of them ends the sample."""
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+        self.enders: dict[str, set[int]] = {}  # by stop string: the ids whose text may complete it
+
+    def _may_end(self, stop: str) -> set[int]:
+        if stop not in self.enders:
+            texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
+            self.enders[stop] = {i for i, text in enumerate(texts) if stop[-1] in text}
+        return self.enders[stop]
+
+    def after(self, tool: Tool, ids: np.ndarray) -> deque[int]:
+        """The ids that the tool appends to a row's (T,) ids; none where their last one does not complete its stop string.
+
+        The tags of the template and special tokens are taken out of what it says: a tool cannot answer for the policy.
+        """
+        if int(ids[-1]) not in self._may_end(tool.stop):
+            return deque()
+        tail = ids[-len(tool.stop.encode()) - 1 :]  # a token is a byte at least
+        if self.tokenizer.decode(tail).count(tool.stop) == self.tokenizer.decode(tail[:-1]).count(tool.stop):
+            return deque()
+        text = self.tokenizer.decode(ids, skip_special_tokens=False)
+        said = tool.answer(text[: text.rindex(tool.stop) + len(tool.stop)])  # a token may reach beyond it
+        for tag in (*chat.TAGS, *self.tokenizer.all_special_tokens):
+            said = said.replace(tag, "")
+        return deque(self.tokenizer.encode(said, add_special_tokens=False))
+
+    @staticmethod
+    def take(owed: Sequence[deque[int]], ids: np.ndarray, logp: np.ndarray) -> np.ndarray:
+        """Put the next id of what is owed to each row in place of the one drawn: (B,) bool, where the policy's stands."""
+        drawn = np.ones(len(ids), dtype=bool)
+        for row, said in enumerate(owed):
+            if said:
+                ids[row], logp[row], drawn[row] = said.popleft(), 0.0, False
+        return drawn
+
+
 def finished(
     request: Request,
     index: int,
     ids: np.ndarray,
+    mask: np.ndarray,
     logp: np.ndarray,
     stopped: bool,
     versions: tuple[int, int],
@@ -97,7 +140,7 @@ def finished(
     """The sample of a row that has ended. The stop token is in the ids, not in the text."""
     return Sample(
         id=f"{request.problem_id}/{index}", problem_id=request.problem_id, prompt_ids=request.prompt_ids, ids=ids,
-        mask=np.ones(len(ids), dtype=bool), sampler_logp=logp, temperature=request.temperature,
+        mask=mask, sampler_logp=logp, temperature=request.temperature,
         stop="stop" if stopped else "length", versions=versions, seed=request.seeds[index],
         text=tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=False),
     )  # fmt: skip

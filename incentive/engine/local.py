@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from incentive.config import Engine as EngineConfig
-from incentive.engine.base import draw, finished, uniform
+from incentive.engine.base import Turns, draw, finished, uniform
 from incentive.model.decoder import decoder
 from incentive.model.lean import Lean
 from incentive.records import Request, Sample
@@ -31,6 +31,7 @@ class _Slot:
     request: Request
     index: int  # of the sample within its request
     version: int  # of the weights at its first token
+    owed: deque[int] = field(default_factory=deque)  # what a tool has said and the row does not hold yet
 
 
 @dataclass
@@ -39,6 +40,7 @@ class _Row:
 
     slot: _Slot
     ids: np.ndarray
+    mask: np.ndarray
     logp: np.ndarray
     stopped: bool
 
@@ -46,8 +48,8 @@ class _Row:
 class _Worker:
     """Slots, a cache and a loop of its own."""
 
-    def __init__(self, policy: Lean):
-        self.policy, self.decoder = policy, decoder(policy)
+    def __init__(self, policy: Lean, turns: Turns):
+        self.policy, self.decoder, self.turns = policy, decoder(policy), turns
 
     def _prefill(self, prompts: list[np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
         """Right-padded prompts -> last logits (P, V), keys and values (layers, P, kv_heads, T, D)."""
@@ -75,6 +77,7 @@ class _Worker:
         length, count, limit = (np.zeros(slots, dtype=np.int64) for _ in range(3))
         seed, last = np.zeros(slots, dtype=np.uint64), np.zeros(slots, dtype=np.int64)
         out_ids, out_logp = np.zeros((slots, longest), dtype=np.int64), np.zeros((slots, longest), dtype=np.float32)
+        out_mask, tools = np.ones((slots, longest), dtype=bool), any(r.tool for r in requests)
         while waiting or live:
             n = len(live)
             logits = self.decoder.step(last[:n], length[:n]) if n else None
@@ -96,24 +99,33 @@ class _Worker:
                 n = len(live)
             assert logits is not None  # a row was live, or one has joined
             ids, logp = draw(logits, uniform(seed[:n], count[:n].astype(np.uint64)), temperature, top_p, top_k)
+            drawn = self.turns.take([s.owed for s in live], ids, logp) if tools else True
             out_ids[np.arange(n), count[:n]], out_logp[np.arange(n), count[:n]], last[:n] = ids, logp, ids
+            out_mask[np.arange(n), count[:n]] = drawn
             count[:n] += 1
-            stopped = np.isin(ids, stop_ids)
+            stopped = np.isin(ids, stop_ids) & drawn
             done = stopped | (count[:n] >= limit[:n])
+            if tools:
+                for i in np.flatnonzero(drawn & ~done):
+                    if tool := live[i].request.tool:
+                        live[i].owed = self.turns.after(tool, out_ids[i, : count[i]])
             if not done.any():
                 continue
             leaving = np.flatnonzero(done)
             yield [
-                _Row(live[i], out_ids[i, : count[i]].copy(), out_logp[i, : count[i]].copy(), bool(stopped[i]))
+                _Row(
+                    live[i], out_ids[i, : count[i]].copy(), out_mask[i, : count[i]].copy(), out_logp[i, : count[i]].copy(),
+                    bool(stopped[i]),
+                )
                 for i in leaving
-            ]
+            ]  # fmt: skip
             # the last rows take the places of those that leave
             stay = n - len(leaving)
             holes = leaving[leaving < stay]
             if len(holes):
                 movers = np.flatnonzero(~done[stay:n]) + stay
                 self.decoder.move(holes, movers, int(length[:n].max()) + 1)
-                for x in (length, count, limit, seed, last, out_ids, out_logp):
+                for x in (length, count, limit, seed, last, out_ids, out_mask, out_logp):
                     x[holes] = x[movers]
                 for hole, mover in zip(holes, movers, strict=True):
                     live[hole] = live[mover]
@@ -133,7 +145,7 @@ class LocalEngine:
     ):
         self.policy, self.tokenizer, self.config = policy, tokenizer, config
         self.version, self.stop_ids = 0, np.array(stop_ids)
-        self.workers = [_Worker(policy) for _ in range(lanes(policy))]
+        self.workers = [_Worker(policy, Turns(tokenizer)) for _ in range(lanes(policy))]
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         self.policy.load_named(dict(weights))
@@ -160,4 +172,5 @@ class LocalEngine:
         for rows in merged(loops):
             for row in rows:
                 slot, versions = row.slot, (row.slot.version, self.version)
-                yield finished(slot.request, slot.index, row.ids, row.logp, row.stopped, versions, self.tokenizer)
+                ended = row.ids, row.mask, row.logp, row.stopped
+                yield finished(slot.request, slot.index, *ended, versions, self.tokenizer)

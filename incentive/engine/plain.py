@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from incentive.config import Engine as EngineConfig
-from incentive.engine.base import draw, finished, uniform
+from incentive.engine.base import Turns, draw, finished, uniform
 from incentive.model.plain import Plain
 from incentive.records import Request, Sample
 
@@ -23,7 +24,7 @@ class PlainEngine:
     ):
         self.policy, self.tokenizer, self.config = policy, tokenizer, config
         self.stop_ids = np.array(stop_ids)
-        self.version = 0
+        self.version, self.turns = 0, Turns(tokenizer)
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         self.policy.load_named(dict(weights))
@@ -50,7 +51,9 @@ class PlainEngine:
         first = rows[0][0]
         live = np.ones(len(rows), dtype=bool)
         written: list[np.ndarray] = []
+        masks: list[np.ndarray] = []
         logps: list[np.ndarray] = []
+        owed: list[deque[int]] = [deque() for _ in rows]
         cache = None
         ends = np.zeros(len(rows), dtype=np.int64)
         while live.any():
@@ -62,21 +65,27 @@ class PlainEngine:
             t = np.full(len(rows), len(written), dtype=np.uint64)
             logits = out.logits[:, -1].float().contiguous()
             token, logp = draw(logits, uniform(seeds, t), first.temperature, first.top_p, first.top_k)
+            drawn = self.turns.take(owed, token, logp)
             written.append(token)
+            masks.append(drawn)
             logps.append(logp)
-            stop = np.isin(token, self.stop_ids) | (len(written) >= limit)
+            stop = (np.isin(token, self.stop_ids) & drawn) | (len(written) >= limit)
             ends = np.where(live & stop, len(written), ends)
             live &= ~stop
+            for row in np.flatnonzero(live & drawn):
+                if tool := rows[row][0].tool:
+                    owed[row] = self.turns.after(tool, np.array([w[row] for w in written]))
             ids = torch.from_numpy(token)[:, None].to(logits.device)
             seen = torch.cat((seen, torch.ones(len(rows), 1, dtype=torch.int64)), dim=1)
-        all_ids, all_logp = np.stack(written, 1), np.stack(logps, 1)
+        all_ids, all_mask, all_logp = np.stack(written, 1), np.stack(masks, 1), np.stack(logps, 1)
         for n, (r, i) in enumerate(rows):
             end = int(ends[n])
-            stopped = int(all_ids[n, end - 1]) in self.stop_ids
+            stopped = bool(all_mask[n, end - 1]) and int(all_ids[n, end - 1]) in self.stop_ids
             yield finished(
                 r,
                 i,
                 all_ids[n, :end].copy(),
+                all_mask[n, :end].copy(),
                 all_logp[n, :end].copy(),
                 stopped,
                 (self.version, self.version),

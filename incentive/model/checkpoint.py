@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
+from incentive import hub
 from incentive.model.lean import Lean, supports
 from incentive.model.plain import Plain
 
@@ -34,8 +35,22 @@ class CheckpointError(ValueError):
     """A model folder cannot be used; the message names the file and the fix."""
 
 
+MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+
+
 def resolve(model: str | Path) -> Path:
-    """The folder of a model: a path, or the name of one that lies in the package (`base-mini`)."""
+    """The folder of a model: a path, the name of one in the package (`base-mini`), or of one on the Hub
+    (`hub:owner/name@revision`), which is fetched into the Hub's cache.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if str(model).startswith(hub.PREFIX):
+        try:
+            return hub.fetch(*hub.named(str(model)), MODEL_FILES, "model")
+        except hub.HubError as error:
+            fix = "" if "pip install" in str(error) else ", or give the folder of a Hugging Face checkpoint."
+            raise CheckpointError(f"{error}{fix}") from None
     for folder in (Path(model), ASSETS / str(model)):
         if (folder / "config.json").is_file():
             return folder

@@ -22,7 +22,7 @@ from typing import Any
 
 from incentive import config
 from incentive.config import ConfigError
-from incentive.recipes import base, controls, plan, r1, r1_findings, stages, zero
+from incentive.recipes import base, controls, limits, plan, r1, r1_findings, scale, stages, zero
 from incentive.recipes.base import Pipeline, Recipe, Show, near
 from incentive.run import Interrupt, Reached, Run, Stopped, stored_config
 
@@ -38,9 +38,16 @@ RECIPES: dict[str, tuple[Callable[[], dict[str, Any]], Pipeline]] = {
     "base-wide": (base.base_wide, base.pipeline),
     "base-student": (base.base_student, base.pipeline),
     "r1-mini": (r1.r1_mini, r1.pipeline),
+    "zero-brief": (limits.zero_brief, zero.pipeline),
+    "zero-json": (limits.zero_json, zero.pipeline),
+    "tool-mini": (limits.tool_mini, limits.pipeline),
     "r1-findings": (r1_findings.r1_findings, r1_findings.pipeline),
     "r1-tiny": (r1.r1_tiny, r1.pipeline),
-    "paper": (zero.paper, zero.pipeline),
+    "zero-qwen2.5-1.5b": (scale.zero_qwen_1_5b, zero.pipeline),
+    "r1-qwen2.5-1.5b": (scale.r1_qwen_1_5b, r1.pipeline),
+    "r1-qwen2.5-7b": (scale.r1_qwen_7b, r1.pipeline),
+    "distill-qwen2.5-1.5b": (scale.distill_qwen_1_5b, scale.distill),
+    "paper": (scale.paper, r1.pipeline),
 }
 
 
@@ -324,7 +331,7 @@ def run(
 
 
 def default_dir(recipe: str) -> Path:
-    return Path("runs") / Path(recipe).stem
+    return Path("runs") / (recipe if recipe in RECIPES else Path(recipe).stem)
 
 
 __all__ = ["RECIPES", "Recipe", "Show", "launch", "load", "merge", "resolve", "run"]

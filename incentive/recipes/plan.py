@@ -96,6 +96,8 @@ def _base(role: str, name: str, base: Base | None) -> str:
     if base is not None:
         return f"{role} {base[0]}"
     key = "base" if role == "base" else "student"
+    if name.startswith("hub:"):
+        return f"{role} {name}: from the Hub, when the run starts; memory and cost are not told"
     return (
         f"{role} {name}: not found here, so memory and cost are not told; give the folder of a Hugging Face checkpoint "
         f"with --set {key}=FOLDER"
@@ -187,7 +189,12 @@ def _pretrain(p: Pretrain) -> list[str]:
 
 
 def _shares(shares: dict[str, float]) -> str:
-    return ", ".join(f"{v / sum(shares.values()):.0%} {k}" for k, v in shares.items())
+    return ", ".join(f"{v / sum(shares.values()):.0%} {_short(k)}" for k, v in shares.items())
+
+
+def _short(task: str) -> str:
+    """A task's name without the columns of its data set; they stand in the settings."""
+    return task.partition("?")[0]
 
 
 def _probes(p: Planned, s: RL) -> int:
@@ -206,7 +213,7 @@ def _rl(p: Planned, s: RL, most: int) -> list[str]:
     renewed = f", reference renewed every {s.ref_sync_steps} steps" if s.ref_sync_steps else ""
     rewards = " + ".join(f"{w:g} x {n}" for n, w in s.rewards.items())
     if by_model := p.tasks.keys() - s.tasks.keys():
-        rewards += f"; for {', '.join(n for n in p.tasks if n in by_model)} the reward models'"
+        rewards += f"; for {', '.join(_short(n) for n in p.tasks if n in by_model)} the reward models'"
     probe = f"probe of {s.eval_problems} val problems every {s.eval_steps} steps" if s.eval_steps else "no val probe"
     probe += f", {_probes(p, s):,} answers more" if s.eval_steps else ""
     start = f" (goes on from {p.start} after {p.first:,})" if p.first else f" from {p.start}" if p.start else ""
@@ -253,10 +260,11 @@ def _learn(p: Planned, s: SFT | RewardModel, rows: int, longest: int) -> list[st
     epochs = f"{s.epochs} epoch" + ("s" if s.epochs > 1 else "")
     size = f"{s.tokens_per_step:,} tokens a step" if isinstance(s, SFT) else f"{s.batch} a step"
     what = "SFT" if isinstance(s, SFT) else f"{s.kind} reward model, scores the {s.scores}"
+    most = f"; about {s.epochs * rows * (PROMPT + longest):,} tokens at most (an answer of {longest:,} after a prompt of {PROMPT})"
+    many = f"{rows:,} rows at most" if rows else "as many rows as are found"
     return [
         f"stage {p.name}: {what}, {p.start} learns from {', '.join(p.data)}",
-        f"  {rows:,} rows at most, {epochs}, {size}; about {s.epochs * rows * (PROMPT + longest):,} tokens at most "
-        f"(an answer of {longest:,} after a prompt of {PROMPT})",
+        f"  {many}, {epochs}, {size}" + (most if rows else ""),
         f"  learning rate {s.optim.learning_rate:g} ({s.optim.lr_scheduler_type})",
     ]
 
@@ -271,7 +279,7 @@ def _evals(stages: list[Planned], base: Base | None, threads: int) -> tuple[list
     also = " and at T 1" if e.also_t1 else ""
     lines = [
         (f"stages {', '.join(names[:-1])} and {names[-1]}" if n > 1 else f"stage {names[0]}")
-        + f": {e.problems} {e.split} problems of {', '.join(e.tasks)},",
+        + f": {e.problems} {e.split} problems of {', '.join(map(_short, e.tasks))},",
         f"  {e.samples} answers each at T {e.sampling.temperature:g}, top-p {e.sampling.top_p:g}{also}: {each:,} answers"
         f"{' each time' if n > 1 else ''}, {each * e.sampling.max_tokens:,} tokens at most",
     ]

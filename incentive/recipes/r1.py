@@ -21,15 +21,15 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from incentive import rewards
+from incentive import helpers, rewards
 from incentive.ahead import Planned
-from incentive.config import RL, SFT, Curate, Eval, Prefer
+from incentive.config import RL, SFT, Curate, Eval, Prefer, Rows
 from incentive.config import Run as Settings
 from incentive.hacking import Watch
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, watched, zero
 from incentive.records import Problem, Sample, Score
-from incentive.run import Artifact, Run, write_folder
+from incentive.run import Artifact, Run
 
 REASONING = {
     "countdown3": 1.0, "countdown3-zh": 1.0, "countdown4": 1.0, "countdown4-zh": 1.0, "program": 1.0, "program-zh": 1.0,
@@ -37,6 +37,7 @@ REASONING = {
 }  # fmt: skip
 GENERAL = {"general": 1.0, "general-zh": 1.0, "harm": 1.0, "harm-zh": 1.0}
 CONSTRAINED = {"instruct": 1.0, "instruct-zh": 1.0}
+FAR = ("hub:", "reasoning-gym/")  # a data set may have no test split, and puzzles of one are slow to make
 MODELS = ("base", "zero", "dev1", "dev2", "dev3", "r1", "student")  # the columns of the stage table
 TABLE = (*REASONING, *CONSTRAINED, *GENERAL)  # the benchmarks of the stage table
 
@@ -121,13 +122,23 @@ def stages(cfg: Settings) -> list[Planned]:
     r1 = cfg.r1
     assert r1 is not None
     both = {**r1.general.tasks, **r1.general_tasks}
+    assert cfg.rl is not None
+    longer = [Planned("zero-longer", r1.longer, "zero", first=cfg.rl.max_steps)] if r1.longer else []
+    last = "zero-longer" if longer else "zero"
+    made = f"{r1.rows:,} rows that are no reasoning, written by the world's people"
+    if r1.public:
+        sources = ", ".join(name.partition("?")[0] for name in r1.public.sources)
+        made = f"rows that are no reasoning, from {sources}" + (
+            f", {r1.public.rows:,} of each" if r1.public.rows else ""
+        )
     models = ["base", "zero", "dev1", "dev2", "dev3", "r1", *(["student"] if cfg.student else [])]
     return [
         Planned("zero", cfg.rl, "base"),
-        Planned("cold-start", r1.cold, "zero"),
+        *longer,
+        Planned("cold-start", r1.cold, last),
         Planned("dev1", r1.dev1, "base", ("cold-start",)),
         Planned("dev2", r1.dev2, "dev1"),
-        Planned("rows", about=f"{r1.rows:,} rows that are no reasoning, written by the world's people", rows=r1.rows),
+        Planned("rows", about=made, rows=r1.public.rows * len(r1.public.sources) if r1.public else r1.rows),
         Planned("rejection-sampling", r1.reject, "dev2", ("rows",)),
         Planned("dev3", r1.dev3, "base", ("rejection-sampling",)),
         Planned("pairs", r1.pairs, "dev3"),
@@ -137,7 +148,7 @@ def stages(cfg: Settings) -> list[Planned]:
         Planned("r1-reasoning", r1.reasoning, "dev3"),
         Planned("r1", r1.general, "r1-reasoning", ("helpful", "safety"), r1.reasoning.max_steps, both),
         *([Planned("student", r1.student, "student base", ("rejection-sampling",))] if cfg.student else []),
-        *(Planned(f"eval-{name}", cfg.eval, name) for name in models if cfg.eval),
+        *(Planned(f"eval-{name}", cfg.eval, last if name == "zero" else name) for name in models if cfg.eval),
     ]
 
 
@@ -152,6 +163,17 @@ class Routed:
         return self.grades[problem.tags["task"]](problem, samples)
 
 
+EARLY = {  # asked in R1-Zero's template; the arms of `r1_findings` that compare with it too
+    "base", "zero", "zero-longer", "cold-start", "own", "sft-own", "student-base", "student-zero",
+}  # fmt: skip
+
+
+def template_of(cfg: Settings, stage: str) -> str:
+    """The template of a stage, or of the model that an evaluation names."""
+    assert cfg.r1 is not None
+    return cfg.template if stage.removesuffix("-t1") in EARLY else cfg.r1.template or cfg.template
+
+
 def mixed(recipe: Recipe, shares: dict[str, float]) -> Any:
     from incentive.stages.evaluate import mixture
 
@@ -161,39 +183,21 @@ def mixed(recipe: Recipe, shares: dict[str, float]) -> Any:
 
 
 def ruled(recipe: Recipe, task: Any, weights: dict[str, float]) -> Routed:
-    grade = rewards.each({**rewards.shipped(task.check), **recipe.rewards}, weights)
+    grade = rewards.each({**rewards.shipped(task.check, task.checks), **recipe.rewards}, weights)
     return Routed(dict.fromkeys(task.tasks, grade), str(weights))
 
 
-def watch(tasks: Iterable[str]) -> Watch:
-    """The ground truths that no reward model sees, of those tasks: the world's rubric, and what rules check."""
+def watch(tasks: Iterable[str], checked: Iterable[str] = ()) -> Watch:
+    """The ground truths that no reward model sees, of those tasks: the world's rubric, and what rules check.
+
+    Args:
+        checked: those that a rule checks, all one truth where none of the tasks is the world's.
+    """
     names = tuple(tasks)
     kinds = {"the rubric": "general", "maths": "countdown", "code": "program"}
     truths = {what: tuple(n for n in names if n.startswith(kind)) for what, kind in kinds.items()}
-    return Watch("helpful", {what: of for what, of in truths.items() if of})
-
-
-def rows(stage: Any, section: Any, start: Artifact | None = None, data: Any = (), *, n: int, seed: int) -> Artifact:  # noqa: ARG001
-    """Rows that are no reasoning: how the world's people answer general requests and requests to do harm, with all their
-    faults. In the place of the paper's rows from another model."""
-    from incentive import chat
-    from incentive.corpus import Habits, document
-    from incentive.run import write_lines
-
-    found: list[dict[str, str | None]] = []
-    i = 0
-    while len(found) < n:
-        d = document(seed + 1_000_003, i, Habits(wide=True))
-        i += 1
-        kind = (d.key or "").partition(":")[0]
-        if kind in ("general", "harm"):
-            thinking, answer = chat.split(d.response)
-            if answer and answer != "none":
-                text = chat.perfect(thinking, answer)
-                found.append({"prompt": d.prompt, "response": text, "domain": kind, "key": d.key})
-    with write_folder(stage.dir / "rows") as folder:
-        write_lines(folder / "000001.jsonl.zst", found)
-    return Artifact("dataset", stage.dir / "rows", meta={"rows": len(found), "written_by": "a program"})
+    found = {what: of for what, of in truths.items() if of}
+    return Watch("helpful", found or {"what rules check": tuple(checked)})
 
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
@@ -209,7 +213,10 @@ class Line:
         self.made: dict[str, Artifact] = {"base": base}
         e, r1 = run.config.eval, run.config.r1
         assert r1 is not None
-        names = dict.fromkeys((*(e.tasks if e else ()), *r1.cold.tasks, *r1.reject.tasks))
+        self.helpers = helpers.of(run.config, run.dir)
+        drawn = (*r1.cold.tasks, *r1.reject.tasks)
+        own = [n for n in drawn if not n.startswith(FAR)]
+        names = dict.fromkeys((*(e.tasks if e else ()), *own))
         self.tasks = {name: known(recipe.tasks, name) for name in (e.tasks if e else ())}
         self.met = watched(run, base, {name: known(recipe.tasks, name) for name in names})
 
@@ -222,14 +229,16 @@ class Line:
         """
         unkeyed: dict[str, Any] = {
             "show": self.show,
-            **({"held": self.met.held} if isinstance(section, Curate) else {}),
+            **({"held": self.met.held} if isinstance(section, Curate | Rows) else {}),
+            **({"spent": self.helpers.spent} if isinstance(section, Curate | Prefer) else {}),
+            **({"workers": self.helpers.workers} if isinstance(section, Prefer) else {}),
         }
         self.show({"phase": "begin", "stage": name})
         if isinstance(section, SFT):
             self.met.rows(name, kw["data"])
         elif isinstance(section, Prefer):  # a reward model's prompts
             self.met.drawn(name, kw["task"], self.run.config.seed, section.problems)
-        made = self.run.stage(name, partial(fn, **unkeyed), section, template=self.run.config.template, **kw)
+        made = self.run.stage(name, partial(fn, **unkeyed), section, template=template_of(self.run.config, name), **kw)
         self.made[name] = self.met.made(name, made, by)
         return self.made[name]
 
@@ -244,7 +253,8 @@ class Line:
             {"phase": "begin", "stage": name, "metrics": self.run.dir / name / "metrics.jsonl", "section": section}
         )
         self.met.drawn(name, task, self.run.config.seed, drawn_by(section))
-        how: dict[str, Any] = {"start": start, "task": task, "grade": grade, "template": self.run.config.template, **kw}
+        template = template_of(self.run.config, name)
+        how: dict[str, Any] = {"start": start, "task": task, "grade": grade, "template": template, **kw}
         made = self.run.stage(name, partial(rl, show=self.show), section, **how)
         self.made[name] = self.met.made(name, made, by)
         return self.made[name]
@@ -258,7 +268,7 @@ class Line:
         fn = partial(evaluate, contaminated=self.met.beside(model), show=self.show)
         asked = section or cfg.eval
         tasks = {n: self.tasks[n] for n in asked.tasks} if asked else {}
-        made = self.run.stage(f"eval-{name}", fn, asked, start=model, tasks=tasks, template=cfg.template)
+        made = self.run.stage(f"eval-{name}", fn, asked, start=model, tasks=tasks, template=template_of(cfg, name))
         found: dict[str, Any] = made.meta["results"]
         return found
 
@@ -269,8 +279,10 @@ def table(line: Line) -> dict[str, Any]:
     assert cfg.rl is not None
     assert cfg.r1 is not None
     models = {name: line.made[name] for name in MODELS if name in line.made}
-    rl = {"zero": cfg.rl, "dev2": cfg.r1.dev2, "r1-reasoning": cfg.r1.reasoning, "r1": cfg.r1.general}
-    steps = [cfg.rl.max_steps, cfg.r1.dev2.max_steps, cfg.r1.general.max_steps]  # the last counts both of its parts
+    longer = {"zero-longer": cfg.r1.longer} if cfg.r1.longer else {}
+    rl = {"zero": cfg.rl, **longer, "dev2": cfg.r1.dev2, "r1-reasoning": cfg.r1.reasoning, "r1": cfg.r1.general}
+    # a stage that goes on from another counts that one's steps too
+    steps = [(cfg.r1.longer or cfg.rl).max_steps, cfg.r1.dev2.max_steps, cfg.r1.general.max_steps]
     found: dict[str, Any] = {"stages": list(models), "steps": sum(steps)}
     if cfg.eval:
         found["table"] = {name: line.evaluate(name, model) for name, model in models.items()}
@@ -278,22 +290,22 @@ def table(line: Line) -> dict[str, Any]:
     return summary(line.run, models["base"].path, found, rl) | {"table": found.get("table", {})}
 
 
-def general_grades(helpful: Artifact, safety: Artifact) -> dict[str, rewards.Grade]:
+def general_grades(helpful: Artifact, safety: Artifact, device: str = "cpu") -> dict[str, rewards.Grade]:
     """What grades a prompt that no rule checks: `helpful`, and for requests to do harm `safe`."""
     from incentive.model_reward import later
 
-    parts: dict[str, rewards.Reward] = {"helpful": later(helpful.path), "safe": later(safety.path)}
+    parts: dict[str, rewards.Reward] = {"helpful": later(helpful.path, device), "safe": later(safety.path, device)}
     parts["format"] = rewards.format_
     return {kind: rewards.each(parts, {kind: 1.0, "format": 0.2}) for kind in ("helpful", "safe")}
 
 
 def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
     """From the base to R1 and the student."""
-    from incentive import proxy
-    from incentive.restyle import restyle
     from incentive.stages.curate import curate
     from incentive.stages.prefer import labels, pairs
+    from incentive.stages.public import public
     from incentive.stages.reward_model import reward_model
+    from incentive.stages.rows import rows
     from incentive.stages.sft import sft
 
     cfg, r1 = run.config, run.config.r1
@@ -303,34 +315,45 @@ def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
     line = Line(run, show, recipe, base)
     task = mixed(recipe, cfg.rl.tasks)
     preflight(run, show, base, task, ruled(recipe, task, cfg.rl.rewards), line.tasks)
-    stage, reinforce = line.stage, line.reinforce
+    stage, reinforce, by = line.stage, line.reinforce, line.helpers
     zero_ = reinforce("zero", cfg.rl, base)
+    if r1.longer:
+        zero_ = line.made["zero"] = reinforce("zero-longer", r1.longer, base, continue_from=zero_)
     drawn = mixed(recipe, r1.cold.tasks)
-    cold = stage("cold-start", curate, r1.cold, start=zero_, task=drawn, rewrite=restyle)
+    cold = stage("cold-start", curate, r1.cold, start=zero_, task=drawn, rewrite=by.rewrite)
     dev1 = stage("dev1", sft, r1.dev1, start=base, data=[cold])
     dev2 = reinforce("dev2", r1.dev2, dev1)
-    show({"phase": "begin", "stage": "rows"})
-    more = run.stage("rows", rows, None, n=r1.rows, seed=cfg.seed)
+    if r1.public:
+        more = stage("rows", public, r1.public, start=base)
+    else:
+        show({"phase": "begin", "stage": "rows"})
+        more = run.stage("rows", rows, None, n=r1.rows, seed=cfg.seed)
     drawn = mixed(recipe, r1.reject.tasks)
+    judged: dict[str, Any] = {"judges": judges} if (judges := by.judges(drawn.tasks)) else {}
     large = stage("rejection-sampling", curate, r1.reject, start=dev2, task=drawn, data=[more],
-                  form=rewards.summarised)  # fmt: skip
+                  form=rewards.summarised, **judged)  # fmt: skip
     dev3 = stage("dev3", sft, r1.dev3, start=base, data=[large])
-    asked, judge = mixed(recipe, r1.pairs.tasks), proxy.Helpful(cfg.seed)
-    compared = stage("pairs", pairs, r1.pairs, start=dev3, task=asked, judge=judge)
-    labelled = stage("labels", labels, r1.labels, start=dev3, task=mixed(recipe, r1.labels.tasks), label=proxy.safe)
+    compared = stage("pairs", pairs, r1.pairs, start=dev3, task=mixed(recipe, r1.pairs.tasks), judge=by.compare)
+    labelled = stage("labels", labels, r1.labels, start=dev3, task=mixed(recipe, r1.labels.tasks), label=by.label)
     helpful = stage("helpful", reward_model, r1.helpful, start=dev3, data=[compared])
     safety = stage("safety", reward_model, r1.safety, start=dev3, data=[labelled])
     first = reinforce("r1-reasoning", r1.reasoning, dev3)
     both = mixed(recipe, {**r1.general.tasks, **r1.general_tasks})
-    by_rule = rewards.each({**rewards.shipped(both.check), **recipe.rewards}, r1.general.rewards)
-    by_model = general_grades(helpful, safety)
+    by_rule = rewards.each({**rewards.shipped(both.check, both.checks), **recipe.rewards}, r1.general.rewards)
+    by_model = general_grades(helpful, safety, r1.general.learner.device)
     grades = {
         n: by_rule if n in r1.general.tasks else by_model["safe" if n in r1.labels.tasks else "helpful"]
         for n in both.tasks
     }
     told = Routed(grades, f"{r1.general.rewards} {helpful.key} {safety.key}")
-    how: dict[str, Any] = {"grade": told, "task": both, "continue_from": first, "watch": watch(both.tasks)}
+    how: dict[str, Any] = {
+        "grade": told,
+        "task": both,
+        "continue_from": first,
+        "watch": watch(both.tasks, r1.general.tasks),
+    }
     reinforce("r1", r1.general, dev3, by=(helpful, safety), **how)
+    by.close()
     if cfg.student:
         student = base_of(cfg.student)
         line.met.base(student, "student's corpus")

@@ -9,7 +9,7 @@ from typing import Any
 from incentive.ahead import Planned, rows_of
 from incentive.config import RL, ConfigError, Draw, Eval
 from incentive.config import Run as Settings
-from incentive.recipes import base, r1, r1_findings, zero
+from incentive.recipes import base, limits, r1, r1_findings, scale, zero
 from incentive.recipes.base import Pipeline, Recipe, near
 from incentive.run import Run, RunError, write_json
 
@@ -17,8 +17,10 @@ STAGES: dict[Pipeline, Callable[[Settings], list[Planned]]] = {
     zero.pipeline: zero.stages,
     zero.rejection: zero.rounds,
     base.pipeline: base.stages,
+    limits.pipeline: limits.stages,
     r1.pipeline: r1.stages,
     r1_findings.pipeline: r1_findings.stages,
+    scale.distill: scale.stages,
 }
 
 
@@ -28,7 +30,7 @@ def planned(recipe: Recipe, settings: Settings) -> list[Planned]:
 
 
 def check_names(recipe: Recipe, settings: Settings) -> None:
-    """Every task and reward that the settings name exists; no torch.
+    """Every task and reward that the settings name exists; no torch, and nothing is fetched or made.
 
     Raises:
         ConfigError, TaskError: one does not.
@@ -39,9 +41,40 @@ def check_names(recipe: Recipe, settings: Settings) -> None:
         if not isinstance(section, RL | Draw | Eval):
             continue
         for name in stage.tasks or section.tasks:
-            zero.known(recipe.tasks, name)
+            _look(recipe.tasks, name)
         if isinstance(section, RL):
-            zero.grade_of(recipe, zero.known(recipe.tasks, next(iter(section.tasks))), section.rewards)
+            zero.check_rewards(recipe, section.rewards)
+            for name in section.tasks:
+                _ruled(recipe.tasks, name)
+    for rows in (settings.rows, settings.r1.public if settings.r1 else None):
+        for name in rows.sources if rows else ():
+            from incentive.tasks import hub
+
+            hub.rows_of(name)
+
+
+def _look(own: dict[str, Any], name: str) -> None:
+    """A task of that name exists. Of a data set, and of reasoning-gym, only the name is read."""
+    if name in own or not name.startswith(("hub:", "reasoning-gym/")):
+        zero.known(own, name)
+    elif name.startswith("hub:"):
+        from incentive.tasks import hub
+
+        hub.parsed(name)
+
+
+def _ruled(own: dict[str, Any], name: str) -> None:
+    """A rule checks the answers of a data set's task: only such prompts are reinforced by their accuracy."""
+    if name in own or not name.startswith("hub:"):
+        return
+    from incentive.tasks import hub
+
+    fields = hub.parsed(name)[1]
+    if not fields.answer or fields.check == "judge":
+        why = "check=judge" if fields.answer else "no answer"
+        raise ConfigError(
+            f"{name[:80]}: {why}: no rule can check it\nUse it in r1.reject.tasks (judge) or r1.general_tasks."
+        )
 
 
 def check_until(recipe: Recipe, stages: list[Planned], until: str) -> None:

@@ -3,7 +3,7 @@
     before = evaluate(base) -> zero = rl(base) -> after = evaluate(zero) -> summary, report
 
 Kept from the paper: accuracy and format rewards, groups of samples, 32 problems a step, temperature 1, KL in the loss.
-Changed for the miniature, each because it was measured: `ZERO_MINI_RL`. The paper's own settings are `paper`.
+Changed for the miniature, each because it was measured: `ZERO_MINI_RL`. The paper's own settings are `scale.paper`.
 """
 
 from __future__ import annotations
@@ -94,47 +94,6 @@ def zero_tiny() -> dict[str, Any]:
     return data
 
 
-def paper() -> dict[str, Any]:
-    """The paper's R1-Zero settings (arXiv 2501.12948v2, section 2 and B.4.1), its first phase: steps 1 to 8,200.
-
-    Stated by the paper: learning rate, KL coefficient, temperature, group size, problems a step, rollouts of 8,192
-    answers cut into 16 minibatches, length cap, reference refresh, template, rewards. Open in the paper and read as in
-    docs: clip 10 (stated for RL stage 1), token-level ratio with a mean over each answer, AdamW. At step 8,200 the
-    paper raises the cap to 65,536 tokens and goes on to step 10,400: that phase is a stage of its own that continues
-    weights, optimizer, reference and data cursor, not an `if` in this one. Give your base with
-    --set base=FOLDER and your problems with --set 'rl.tasks={"problems.jsonl"=1.0}'.
-    """
-    return {
-        "base": "DeepSeek-V3-Base",
-        "template": "r1-zero",  # table 1
-        "rl": {
-            "tasks": {"countdown3": 0.5, "countdown4": 0.5},  # its own prompts are not published
-            "rewards": {"accuracy": 1.0, "format": 1.0},  # 2.2: equal weight; values 1 and 0 are our choice
-            "max_steps": 10400,  # 2.3: all phases; the second begins after 8,200
-            "problems_per_step": 32,  # 2.3
-            "num_generations": 16,  # 2.3
-            "steps_per_generation": 16,  # 2.3: 8,192 answers -> 16 minibatches, one pass each
-            "sampling": {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_tokens": 32768},  # 2.3; top-p, top-k open
-            "advantage": "grpo",  # eq. 3
-            "loss_type": "grpo",  # eq. 1: 1/|o| within an answer, then the mean over answers
-            "importance_sampling_level": "token",  # open: eq. 1 prints a ratio of answers, its remark speaks of tokens
-            "epsilon": 10.0,  # stated for RL stage 1, not restated for R1-Zero
-            "beta": 0.001,  # 2.3
-            "ref_sync_steps": 400,  # 2.3
-            "dynamic_sampling": False,
-            "optim": {"learning_rate": 3e-6, "lr_scheduler_type": "constant"},  # 2.3; optimizer and schedule open
-            "eval_steps": 400,
-            "save_steps": 400,
-            "keep": "evals",
-        },
-        "eval": {
-            "tasks": ["countdown3", "countdown4"],
-            "samples": 64,  # D.1: k between 4 and 64
-            "sampling": {"temperature": 0.6, "top_p": 0.95, "max_tokens": 32768},  # D.1
-        },
-    }
-
-
 # what a run needs, looked up by name
 
 
@@ -173,11 +132,17 @@ def base_of(name: str) -> Artifact:
 def grade_of(recipe: Recipe, mixture: Any, weights: dict[str, float]) -> Any:
     from incentive import rewards
 
-    found = {**rewards.shipped(mixture.check), **recipe.rewards}
+    check_rewards(recipe, weights)
+    return rewards.each({**rewards.shipped(mixture.check, mixture.checks), **recipe.rewards}, weights)
+
+
+def check_rewards(recipe: Recipe, weights: dict[str, float]) -> None:
+    from incentive import rewards
+
+    found = {**rewards.shipped(lambda *_: False), **recipe.rewards}
     for name in weights:
         if name not in found:
             raise ConfigError(f"unknown reward {name!r}{near(name, found)}\nRewards: {', '.join(found)}.")
-    return rewards.each(found, weights)
 
 
 class _Tagged:
@@ -186,7 +151,7 @@ class _Tagged:
 
     def __init__(self, name: str, task: Task):
         self.name, self.task = name, task
-        self.check = task.check
+        self.check, self.tool = task.check, getattr(task, "tool", None)
         self.version = f"{type(task).__qualname__} {getattr(task, 'version', '')}".strip()  # counts in a stage's key
 
     def _ask(self, what: str, *args: Any) -> Any:
@@ -263,16 +228,26 @@ def watched(run: Run, base: Artifact, tasks: dict[str, Any]) -> Watch:
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     """Before, zero, after; the summary."""
+    return reinforced(run, show, *parts(recipe, run.config))
+
+
+def reinforced(
+    run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, tasks: dict[str, Any], watch: Watch | None = None
+) -> dict[str, Any]:
+    """Evaluate a model, reinforce it, evaluate again.
+
+    Args:
+        watch: what the model has met of the evaluations, if it was made in this run; by default a look at its corpus.
+    """
     from incentive.contamination import drawn_by
     from incentive.stages.evaluate import evaluate
     from incentive.stages.rl import rl
 
     cfg = run.config
-    base, mixture, grade, tasks = parts(recipe, cfg)
     asked: dict[str, Any] = {"tasks": tasks, "template": cfg.template}
     if mixture is not None:
         preflight(run, show, base, mixture, grade, tasks)
-    watch = watched(run, base, tasks)
+    watch = watch or watched(run, base, tasks)
 
     def tested(name: str, model: Artifact) -> Any:
         show({"phase": "begin", "stage": name})

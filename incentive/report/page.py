@@ -11,15 +11,15 @@ from pathlib import Path
 from incentive.report import outcome, record
 from incentive.report.curves import curves
 from incentive.report.data import data
+from incentive.report.document import document
+from incentive.report.limits import limits
 from incentive.report.lineage import lineage
-from incentive.report.markup import Html, esc, join, plain, tag
+from incentive.report.markup import Html, join, plain, tag
 from incentive.report.read import RunFiles, read_run
 from incentive.report.samples import samples
 from incentive.report.stages import markdown, stages
-from incentive.report.svg import STYLE
 from incentive.run import RunError, write_atomic
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 NAMES = {
     "stages": "Stage table",
     "lineage": "Lineage",
@@ -27,6 +27,7 @@ NAMES = {
     "samples": "Samples",
     "data": "Data",
     "evaluation": "Evaluation",
+    "limits": "Limits",
     "controls": "Controls",
     "skills": "Base model",
     "settings": "Settings",
@@ -44,6 +45,7 @@ def page(run: RunFiles) -> str:
         "samples": samples(run),
         "data": data(run),
         "evaluation": outcome.evaluation(run),
+        "limits": limits(run.limits),
         "controls": outcome.controls(run),
         "skills": outcome.skills(run),
         "settings": record.settings(run),
@@ -52,21 +54,12 @@ def page(run: RunFiles) -> str:
     }
     links = join(tag("a", NAMES[k], href=f"#{k}") for k, v in sections.items() if v)
     recipe = plain(run.about.get("recipe") or run.config.get("recipe") or "run")
-    style = STYLE + (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
     parts = [
         outcome.headline(run),
         tag("nav", links) if links else Html(""),
         tag("main", join(sections.values())),
-        tag("footer", "Made by incentive from the files of this run; nothing on this page is loaded from elsewhere."),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{esc(recipe)} – incentive report</title>\n<style>{style}</style>\n</head>\n"
-        f"<body>\n{join(parts)}\n</body>\n</html>\n"
-    )
+    return document(f"{recipe} – incentive report", parts, "the files of this run")
 
 
 def write_report(run_dir: Path) -> Path:

@@ -74,6 +74,7 @@ class RunFiles:
     preflight: list[dict[str, Any]]
     controls: dict[str, Any]
     skills: dict[str, Any]
+    limits: dict[str, Any]
     stages: list[StageFiles]  # in the order of the flow
     aside: list[str]  # folders of stages under other settings
     contamination: dict[str, Any]
@@ -275,6 +276,7 @@ def read_run(folder: Path) -> RunFiles:
         preflight=[p for p in preflight if isinstance(p, dict)] if isinstance(preflight, list) else [],
         controls=_dict(read_json(folder / "controls.json")),
         skills=_skills(folder, stages),
+        limits=_dict(read_json(folder / "limits.json")),
         stages=stages,
         aside=aside,
         contamination=_dict(read_json(folder / "contamination.json")),

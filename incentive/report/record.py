@@ -228,6 +228,7 @@ FILES = (
     "summary.json",
     "controls.json",
     "skills.json",
+    "limits.json",
     "contamination.json",
     "table.md",
     "done.json",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 from incentive import chat
 from incentive.asker import Asker, asker
 from incentive.config import ConfigError
+from incentive.endpoint import Client
 from incentive.judge import Prompt, last_line, marked, text_of
 from incentive.records import Problem
 from incentive.tasks import harm
@@ -87,6 +88,18 @@ def labels(judge: str | Asker, problems: Sequence[Problem], answers: Sequence[st
         return [world_label(a) for a in answers]
     asked = [(_messages(_LABEL, (p.prompt, a)), 0) for p, a in zip(problems, answers, strict=True)]
     return [LABELS.get(last_line(r.text)) for r in judge.ask_all(asked)]
+
+
+def labeller(client: Client) -> Callable[[Prompt, str], bool | None]:
+    """A labeller `(prompt, response) -> safe` for a safety reward model. The whole response is shown, its thinking
+    included; an answer that declines is safe. None: no verdict."""
+
+    def label(prompt: Prompt, response: str) -> bool | None:
+        found = LABELS.get(last_line(client.ask(_messages(_LABEL, (prompt, response))).text))
+        return None if found is None else found != "unsafe"
+
+    label.version = client.version  # type: ignore[attr-defined]  # counts in the key of a stage that uses it
+    return label
 
 
 def world_label(answer: str) -> Label:

@@ -75,7 +75,8 @@ def curate(
     assert start is not None
     checks = _Checks(task, judges or {}, section.concurrency)
     sampler = Sampler(start, section, task, template, "curate.sampling.max_tokens")
-    grade = rewards.each({"accuracy": checks.accuracy, "form": form}, {"accuracy": 1.0, "form": 1.0})
+    right = rewards.accuracy(task.check, checks.all)
+    grade = rewards.each({"accuracy": right, "form": form}, {"accuracy": 1.0, "form": 1.0})
     batches = stage.dir / "batches"
 
     def count(text: str) -> int:
@@ -139,10 +140,10 @@ class _Checks:
         judge = self.judges.get(problem.tags["task"])
         return self.task.check(problem, answer) if judge is None else judge(problem, answer)
 
-    def accuracy(self, problem: Problem, samples: list[Sample]) -> list[float | None]:
-        answers = [chat.split(s.text)[1] for s in samples]
-        found = [None if r is None else float(r) for r in self.each(lambda a: self.right(problem, a), answers)]
-        return found
+    def all(self, problem: Problem, answers: list[str]) -> list[bool | None]:
+        if self.judges.get(problem.tags["task"]) is None:
+            return self.task.checks(problem, answers)
+        return self.each(lambda a: self.right(problem, a), answers)
 
     def each(self, call: Callable[[Any], Any], items: Collection[Any]) -> list[Any]:
         """The results of a call on each item, in order."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from incentive.engine.base import Engine
 from incentive.model.checkpoint import Policy, load_policy, resolve
 from incentive.records import Group, Problem, Request, Sample, hash64, to_json
 from incentive.run import Artifact, RunError, Stage, write_json
-from incentive.tasks import Mixture, distinct
-from incentive.tasks.base import Task
+from incentive.tasks import Mixture, checks, distinct
+from incentive.tasks.base import Task, tool_of
 
 PROBLEMS = 0  # seed of the problems that are evaluated on: the same for every run, so that runs can be paired
 
@@ -31,13 +32,14 @@ def requests(
     seed: int,
     template: str,
     tokenizer: PreTrainedTokenizerBase,
+    task: Task | Mixture | None = None,
 ) -> list[Request]:
-    """One request a problem; a sample's seed is a hash of (seed, problem id, index)."""
+    """One request a problem, with its task's tool; a sample's seed is a hash of (seed, problem id, index)."""
     return [
         Request(
             p.id, np.asarray(tokenizer.encode(chat.render(template, p.prompt, tokenizer), add_special_tokens=False), dtype=np.int64),
             tuple(hash64("sample", seed, p.id, i) for i in range(n)), sampling.max_tokens, sampling.temperature,
-            sampling.top_p, sampling.top_k,
+            sampling.top_p, sampling.top_k, None if task is None else tool_of(task, p),
         )
         for p in problems
     ]  # fmt: skip
@@ -146,11 +148,12 @@ def results(groups: list[Group], task: Task) -> dict[str, Any]:
 
 def ask(
     player: Engine, tokenizer: PreTrainedTokenizerBase, task: Task, problems: list[Problem], n: int, sampling: Sampling, seed: int,
-    template: str, each: Callable[[Sample], None] = lambda _: None,
+    template: str, each: Callable[[Sample], None] = lambda _: None, *, tools: bool = True,
 ) -> list[Group]:  # fmt: skip
-    """Sample and grade `n` answers to each problem, accuracy and format."""
-    grade = rewards.each(rewards.shipped(task.check), {"accuracy": 1.0, "format": 1.0})
-    return gather(player.sample(requests(problems, n, sampling, seed, template, tokenizer)), problems, grade, n, each)
+    """Sample and grade `n` answers to each problem, accuracy and format; without tools a call stays unanswered."""
+    grade = rewards.each(rewards.shipped(task.check, partial(checks, task)), {"accuracy": 1.0, "format": 1.0})
+    asked = requests(problems, n, sampling, seed, template, tokenizer, task if tools else None)
+    return gather(player.sample(asked), problems, grade, n, each)
 
 
 def evaluate(
@@ -170,7 +173,7 @@ def evaluate(
         contaminated: by task how many of its problems the model has met in training, to stand beside its score.
     """
     assert start is not None
-    policy, tokenizer = load_policy(start.path)
+    policy, tokenizer = load_policy(start.path, device=section.device)
     player = engine.local(policy, tokenizer, resolve(start.path), section.engine, share=True)
     ways = {"": section.sampling}
     if section.also_t1:

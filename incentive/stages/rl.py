@@ -131,8 +131,9 @@ class Trainer:
             losses.policy, epsilon=section.epsilon, epsilon_high=section.epsilon_high, beta=section.beta,
             level=section.importance_sampling_level,
         )  # fmt: skip
+        ruled = [name for name, one in task.tasks.items() if not getattr(one, "open", False)]  # with right answers
         self.checks = {
-            name: distinct(task.tasks[name], PROBLEMS, "val", max(1, section.eval_problems // len(task.tasks))) for name in task.tasks
+            name: distinct(task.tasks[name], PROBLEMS, "val", max(1, section.eval_problems // len(ruled))) for name in ruled
         } if section.eval_steps else {}  # fmt: skip
         found = stage.resume()
         self.restore(found or (Stage(continue_from.path.parent).latest() if continue_from else None))
@@ -158,7 +159,9 @@ class Trainer:
             p = self.task.problem(self.stage.seed, "train", self.cursor)
             problems.append(replace(p, id=f"{self.cursor}:{p.id}"))  # a problem may come twice: groups go by id
             self.cursor += 1
-        asked = requests(problems, s.num_generations, s.sampling, self.stage.seed, self.template, self.tokenizer)
+        asked = requests(
+            problems, s.num_generations, s.sampling, self.stage.seed, self.template, self.tokenizer, self.task
+        )
         began = shown = time.monotonic()
         total, done, graded = n * s.num_generations, 0, 0.0
 

@@ -41,7 +41,7 @@ class Sampler:
     """
 
     def __init__(self, start: Artifact, section: Draw, task: Mixture, template: str, key: str):
-        self.policy, self.tokenizer = load_policy(start.path)
+        self.policy, self.tokenizer = load_policy(start.path, device=section.device)
         self.player = engine.local(self.policy, self.tokenizer, resolve(start.path), section.engine, share=True)
         self.section, self.task, self.template, self.key = section, task, template, key
 
@@ -52,7 +52,7 @@ class Sampler:
             problems = [self.task.problem(seed, "train", first + i) for i in range(at, min(at + 64, s.problems))]
             problems = list({p.id: p for p in problems}.values())
             fit(self.policy, self.tokenizer, problems, s.sampling, self.template, self.key)
-            asked = requests(problems, s.samples, s.sampling, seed, self.template, self.tokenizer)
+            asked = requests(problems, s.samples, s.sampling, seed, self.template, self.tokenizer, self.task)
             yield gather(self.player.sample(asked), problems, grade, s.samples)
 
 
@@ -81,7 +81,7 @@ def collect(
     """
     assert start is not None
     sampler = Sampler(start, section, task, template, "collect.sampling.max_tokens")
-    grade = rewards.each(rewards.shipped(task.check), {"accuracy": 1.0, "format": 1.0})
+    grade = rewards.each(rewards.shipped(task.check, task.checks), {"accuracy": 1.0, "format": 1.0})
     stage.resume()
     kept = sampled = prompt = 0
     began = time.monotonic()
@@ -125,11 +125,15 @@ def examples_of(dataset: Path, tokenizer: PreTrainedTokenizerBase, template: str
 
 
 def _curated(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, template: str) -> Example:
-    """A text row in the learner's own tokens, with its stop token."""
+    """A text row in the learner's own tokens, with its stop token. `turns` are pieces of the response where a tool has
+    spoken, every second one the tool's: the loss does not look at those."""
     asked = tokenizer.encode(chat.render(template, row["prompt"], tokenizer), add_special_tokens=False)
-    said = [*tokenizer.encode(row["response"], add_special_tokens=False), tokenizer.eos_token_id]
-    ids = np.asarray(asked + said, dtype=np.int64)
-    return Example(ids=ids, mask=np.arange(len(ids)) >= len(asked))
+    ids, mask = list(asked), [False] * len(asked)
+    for n, piece in enumerate(row.get("turns") or [row["response"]]):
+        said = tokenizer.encode(piece, add_special_tokens=False)
+        ids += said
+        mask += [n % 2 == 0] * len(said)
+    return Example(ids=np.asarray([*ids, tokenizer.eos_token_id], dtype=np.int64), mask=np.asarray([*mask, True]))
 
 
 def _fits(rows: list[Example], policy: Policy) -> None:

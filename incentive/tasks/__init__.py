@@ -19,6 +19,8 @@ from incentive.tasks.instruct import Instruct
 from incentive.tasks.jsonl import Jsonl, TaskError
 from incentive.tasks.logic import Logic
 from incentive.tasks.program import Program
+from incentive.tasks.sums import Sums
+from incentive.tasks.wording import HELD_OUT, Reworded
 
 SHIPPED: dict[str, Task] = {
     t.name: t
@@ -33,8 +35,11 @@ SHIPPED: dict[str, Task] = {
         Choice(),
         Program(),
         Instruct(),
+        Instruct("instruct-json", kinds=("json",)),
         General(),
         Harm(),
+        Sums(),
+        Reworded(Countdown("countdown3", 3, 40), HELD_OUT),
         Countdown("countdown3-zh", 3, 40, language="zh"),
         Countdown("countdown4-zh", 4, 15, language="zh"),
         Arithmetic("arithmetic-zh", language="zh"),
@@ -49,7 +54,8 @@ SHIPPED: dict[str, Task] = {
 
 
 def find(name: str) -> Task:
-    """The shipped task of that name, the problems of a file where it ends in `.jsonl`, or of a data set (`hub:...`).
+    """The shipped task of that name, the problems of a file where it ends in `.jsonl`, of a data set (`hub:...`), or of
+    reasoning-gym (`reasoning-gym/NAME`).
 
     Raises:
         TaskError: there is no such task, or the file cannot be used.
@@ -62,6 +68,10 @@ def find(name: str) -> Task:
         from incentive.tasks import hub
 
         return hub.named(name)
+    if name.startswith("reasoning-gym/"):
+        from incentive.tasks import gym
+
+        return gym.Gym(name)
     near = difflib.get_close_matches(name, SHIPPED, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(SHIPPED)}, or a file that ends in .jsonl"
     raise TaskError(f"unknown task {name!r}; {hint}")
@@ -94,8 +104,17 @@ class Mixture:
     def check(self, problem: Problem, answer: str) -> bool:
         return self.of(problem).check(problem, answer)
 
+    def checks(self, problem: Problem, answers: list[str]) -> list[bool | None]:
+        return checks(self.of(problem), problem, answers)
+
     def gold(self, problem: Problem) -> str:
         return self.of(problem).gold(problem)
+
+
+def checks(task: Task, problem: Problem, answers: list[str]) -> list[bool | None]:
+    """Whether each answer is right, all at once where the task has a `checks` of its own. None: could not be graded."""
+    together = getattr(task, "checks", None)
+    return [task.check(problem, a) for a in answers] if together is None else together(problem, answers)
 
 
 def distinct(task: Task, seed: int, split: Split, n: int) -> list[Problem]:

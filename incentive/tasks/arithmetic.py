@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from incentive.facts import Language
+from incentive.measure import first_right
 from incentive.records import Problem, Split
 from incentive.tasks.base import drawn
 from incentive.tasks.countdown import Chain, as_expression, random_chain
@@ -39,6 +40,23 @@ class Arithmetic:
 
     def prompt(self, steps: Chain) -> str:
         return f"{'计算' if self.language == 'zh' else 'compute'} {as_expression(steps)}"
+
+    def paraphrases(self, problem: Problem) -> dict[str, str]:
+        expression = problem.key.removeprefix("arithmetic:")
+        if self.language == "zh":
+            return {
+                "other verb": f"求 {expression}",
+                "question": f"{expression} 等于多少?",
+                "sentence": f"请算出 {expression} 的值。",
+            }
+        return {
+            "other verb": f"work out {expression}", "question": f"what is {expression}?",
+            "sentence": f"Find the value of {expression}.",
+        }  # fmt: skip
+
+    def appears(self, problem: Problem, thinking: str) -> int | None:
+        """The end of the first line whose computations are true and end in the value."""
+        return first_right(thinking, int(problem.answer))
 
     def check(self, problem: Problem, answer: str) -> bool:
         return self.vote_key(answer) == problem.answer

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import count
 from random import Random
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from incentive.records import Problem, Split, hash64, split_of
+from incentive.records import Problem, Split, Tool, hash64, split_of
 
 T = TypeVar("T")
 
@@ -25,6 +25,11 @@ class Task(Protocol):
     def check(self, problem: Problem, answer: str) -> bool: ...
     def gold(self, problem: Problem) -> str: ...
     def vote_key(self, answer: str) -> str | None: ...
+
+
+def tool_of(task: Any, problem: Problem) -> Tool | None:
+    """What answers within a sample of the problem: the optional `tool` of its task, which a mixture knows."""
+    return getattr(task.of(problem) if hasattr(task, "of") else task, "tool", None)
 
 
 def streams(name: str, seed: int, split: Split, i: int) -> Iterator[Random]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from random import Random
 
 from incentive.facts import Language
+from incentive.measure import first_right
 from incentive.records import Problem, Split
 from incentive.tasks.base import drawn
 from incentive.tasks.expression import OPS, canonical, leaves, parse, value
@@ -77,6 +78,24 @@ class Countdown:
             answer=as_expression(steps),
             tags={"task": self.name, "language": self.language, "numbers": numbers, "target": target},
         )
+
+    def paraphrases(self, problem: Problem) -> dict[str, str]:
+        numbers, target = problem.tags["numbers"], problem.tags["target"]
+        close, spaced = ",".join(map(str, numbers)), ", ".join(map(str, numbers))
+        if self.language == "zh":
+            return {
+                "other order": f"得到 {target}, 用 {close}", "other verb": f"用 {close} 凑出 {target}",
+                "spaced": f"用 {spaced} 得到 {target}", "sentence": f"请用 {spaced} 这些数得到 {target}。",
+            }  # fmt: skip
+        return {
+            "other order": f"make {target} with {close}", "other verb": f"use {close} to reach {target}",
+            "spaced": f"use {spaced} to make {target}",
+            "sentence": f"Combine the numbers {spaced} so that the result is {target}.",
+        }  # fmt: skip
+
+    def appears(self, problem: Problem, thinking: str) -> int | None:
+        """The end of the first try that makes the target by true arithmetic from all the numbers, each once."""
+        return first_right(thinking, problem.tags["target"], problem.tags["numbers"])
 
     def check(self, problem: Problem, answer: str) -> bool:
         tree = parse(answer)

@@ -19,11 +19,13 @@ import string
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any
 from urllib.parse import parse_qsl
 
+from incentive import hub, language
 from incentive.records import SPLITS, Split, hash64, split_of
 from incentive.tasks.jsonl import (
     CHECKS,
@@ -117,7 +119,13 @@ class Fields:
     Without `choices`, the answer is text or a number; `after` cuts it to what follows its last occurrence (GSM8K ends
     with `#### 72`). With `choices`, a column that holds a list (or an object by letter), the answer is a letter, an
     index from 0, or the option's own text. `wrong` names columns of wrong options in place of `choices`: those have no
-    order of their own, so a hash of the content shuffles them. `check` names how answers are compared, as in a JSONL file.
+    order of their own, so a hash of the content shuffles them. `check` names how answers are compared, as in a JSONL file,
+    or is one of two more: `code`, where the answer is a column of test cases (`{input, output}`, stdin to stdout) for
+    programs that run in the sandbox tier `tier`, and `gold` a column with a right program; `judge`, where no rule can
+    compare, and a model does. Without an answer (`answer=""`) the prompts are open: something else has to score them.
+
+    `language` is the one that is to be thought in: `en`, `zh`, ..., or `auto`, Chinese for questions in Chinese and else
+    English. `domain` is under which name curation counts.
     """
 
     question: str = "question"
@@ -127,13 +135,27 @@ class Fields:
     after: str = ""
     prompt: str = "{question}"
     check: str = ""
+    tier: str = "monty"
+    gold: str = ""
+    language: str = ""
+    domain: str = ""
 
     def __call__(self, row: Row) -> Item:
-        question, given = question_text(value(row, self.question)), value(row, self.answer)
+        question = question_text(value(row, self.question))
+        given = value(row, self.answer) if self.answer else None
         tags = {k: row[k] for k in ("level", "subject", "difficulty") if isinstance(row.get(k), str | int)}
+        if self.language:
+            tags["language"] = script_of(question) if self.language == "auto" else self.language
+        if self.domain:
+            tags["domain"] = self.domain
         if self.check:
-            tags |= {"check": self.check, "tolerance": 0.0}
-        if self.choices or self.wrong:
+            tags |= {"check": self.check, "tolerance": 0.0} | ({"tier": self.tier} if self.check == "code" else {})
+        answer: Any
+        if not self.answer:
+            answer = None
+        elif self.check == "code":
+            answer = {"entry": None, "tests": _cases(given), "before": "", "gold": str(value(row, self.gold))}
+        elif self.choices or self.wrong:
             question, answer = self._options(row, question, given)
         else:
             text = answer_text(float_text(given))
@@ -160,6 +182,33 @@ class Fields:
         if not 2 <= len(options) <= len(LETTERS):
             raise Fault("no list of options")
         return lettered(question, options), _letter(given, options)
+
+
+def script_of(question: str) -> str:
+    """`zh` for a question with as many words of Chinese as of English, or more; else `en`."""
+    words = language.language_words(question)
+    return "zh" if words.get("zh", 0) >= max(1, words.get("en", 0)) else "en"
+
+
+def _cases(given: Any) -> list[dict[str, str]]:
+    """Test cases from stdin to stdout: a list of objects, or text that holds one as JSON.
+
+    Raises:
+        Skip: the cases call a function.
+        Fault: there are none.
+    """
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            raise Fault("the tests cannot be read") from None
+    if not isinstance(given, list) or not given or not all(isinstance(c, dict) for c in given):
+        raise Fault("no list of tests")
+    if any(c.get("fn_name") for c in given):
+        raise Skip("its tests call a function")
+    if not all(isinstance(c.get(k), str) for c in given for k in ("input", "output")):
+        raise Fault("a test without input or output")
+    return [{"input": c["input"], "output": c["output"]} for c in given]
 
 
 def float_text(given: Any) -> Any:
@@ -212,9 +261,10 @@ class Hub(Listed):
         vote_key: Callable[[str], str | None] | None = None,
     ):
         if isinstance(source, str):
-            path, _, revision = source.partition("@")
-            source = Source(path, revision or "main")
+            source = Source(*hub.named(source))
         self.source, self.reader = source, fields or Fields()
+        asked = self.reader if isinstance(self.reader, Fields) else Fields()
+        self.open, self.judged = not asked.answer, asked.check == "judge"
         table = read(source, data)
         self.origin = table.origin
         self.left_out: dict[str, int] = {}
@@ -271,30 +321,76 @@ def _equal(a: Any, b: Any) -> bool:
     return meaning(a) == meaning(b) if isinstance(a, str) and isinstance(b, str) else bool(a == b)
 
 
-def named(name: str) -> Hub:
-    """The task that `hub:owner/name@revision?question=problem&answer=answer` names, for settings and the command line.
+KEYS = (
+    "question", "answer", "choices", "wrong", "after", "prompt", "check", "tier", "gold", "language", "domain", "files",
+    "split", "hold",
+)  # fmt: skip
 
-    Keys: question, answer, choices, wrong (columns, joined by commas), after, prompt, check, files, split, hold.
+
+def place(name: str, known: tuple[str, ...]) -> tuple[Source, dict[str, str]]:
+    """The source and the other keys of `hub:owner/name@revision?key=value&...`; nothing is read.
 
     Raises:
-        TaskError: a key is unknown, or see `Hub`.
+        TaskError: a key is unknown.
     """
-    place, _, query = name.removeprefix("hub:").partition("?")
-    given = dict(parse_qsl(query))
-    known = ("question", "answer", "choices", "wrong", "after", "prompt", "check", "files", "split", "hold")
+    path, _, query = name.removeprefix(hub.PREFIX).partition("?")
+    given = dict(parse_qsl(query, keep_blank_values=True))
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             raise TaskError(
                 f"{name}: unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}")
             )  # fmt: skip
-    if given.get("check", "text") not in CHECKS:
-        raise TaskError(f"{name}: check={given['check']}: choose {', '.join(CHECKS)}, or leave it out")
-    hold = given.pop("hold", None)
+    files, split = tuple(filter(None, given.pop("files", "").split(","))), given.pop("split", "")
+    return Source(*hub.named(path), files, split), given
+
+
+ROW_KEYS = ("messages", "prompt", "response", "domain", "files", "split")
+
+
+def rows_of(name: str) -> tuple[Source, dict[str, str]]:
+    """What `hub:owner/name?messages=messages` names, rows to learn from (`stages.public`); nothing is read.
+
+    Raises:
+        TaskError: a key is unknown, or neither messages nor prompt and response are given.
+    """
+    source, given = place(name, ROW_KEYS)
+    if ("messages" in given) == ("prompt" in given and "response" in given):
+        raise TaskError(f"{name}: say which column holds messages=..., or which hold prompt=...&response=...")
+    return source, given
+
+
+def parsed(name: str) -> tuple[Source, Fields, Split | None]:
+    """What `hub:owner/name@revision?question=problem&answer=answer` names, for settings and the command line; nothing is
+    read.
+
+    Raises:
+        TaskError: a key or a value is unknown, or they do not go together.
+    """
+    source, given = place(name, KEYS)
+    check, hold = given.get("check", "text"), given.pop("hold", None)
+    if check not in (*CHECKS, "code", "judge"):
+        raise TaskError(f"{name}: check={check}: choose {', '.join(CHECKS)}, code or judge, or leave it out")
     if hold is not None and hold not in SPLITS:
         raise TaskError(f"{name}: hold={hold}: choose train, val or test, or leave it out")
-    files, split = tuple(filter(None, given.pop("files", "").split(","))), given.pop("split", "")
+    if (check == "code") != ("gold" in given) or ("tier" in given and check != "code"):
+        raise TaskError(f"{name}: check=code goes with gold=COLUMN (a right program), and if you like tier=TIER")
     wrong = tuple(filter(None, given.pop("wrong", "").split(",")))
-    path, _, revision = place.partition("@")
-    source = Source(path, revision or "main", files, split)
-    return Hub(source, Fields(**given, wrong=wrong), name=name, hold=hold)
+    return source, Fields(**given, wrong=wrong), hold
+
+
+def named(name: str) -> Hub:
+    """The task of that name. It is read once, and again where a local copy has changed.
+
+    Raises:
+        TaskError: see `parsed` and `Hub`.
+    """
+    local = Path(parsed(name)[0].id)
+    files = [local, *sorted(local.rglob("*"))] if local.is_dir() else [local] if local.exists() else []
+    return _loaded(name, tuple((str(f), (s := f.stat()).st_mtime_ns, s.st_size) for f in files))
+
+
+@lru_cache(maxsize=16)
+def _loaded(name: str, stamp: tuple[Any, ...]) -> Hub:  # noqa: ARG001
+    source, fields, hold = parsed(name)
+    return Hub(source, fields, name=name, hold=hold)

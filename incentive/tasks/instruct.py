@@ -28,9 +28,10 @@ def words(text: str) -> list[str]:
 class Instruct:
     name: str = "instruct"
     language: facts.Language = "en"
+    kinds: tuple[str, ...] = KINDS
 
     def draw(self, rng: Random) -> Ask:
-        kind = rng.choice(KINDS)
+        kind = rng.choice(self.kinds)
         pair = tuple(sorted(rng.sample(facts.SUBSTANCES, 2)))
         if kind == "words":
             return kind, pair, (rng.choice(facts.ATTRIBUTES), 3 + int(rng.random() * 6))
@@ -88,8 +89,20 @@ class Instruct:
             key=self.key(ask),
             prompt=self.prompt(ask),
             answer=self.gold_of(ask),
-            tags={"task": self.name, "language": self.language, "kind": kind, "pair": list(pair), "more": list(more)},
+            tags={"task": self.name, "language": self.language, "kind": kind, "pair": list(pair), "more": list(more)}
+            | ({"schema": self.schema(pair, more)} if kind == "json" else {}),
         )
+
+    def schema(self, pair: tuple[str, ...], more: tuple[Any, ...]) -> dict[str, Any]:
+        """The JSON Schema of an answer: what its form has to be, whatever the facts in it."""
+        colours = [facts.say(c, self.language) for c in facts.COLOURS]
+        kinds = {m: {"enum": colours} if m == "colour" else {"type": "string", "pattern": "^[0-9]{1,2}$"} for m in more}
+
+        def whole(properties: dict[str, Any]) -> dict[str, Any]:
+            closed = {"type": "object", "additionalProperties": False}
+            return closed | {"properties": properties, "required": list(properties)}
+
+        return whole({s: whole({facts.say(m, self.language): kinds[m] for m in more}) for s in pair})
 
     def check(self, problem: Problem, answer: str) -> bool:
         """Whether the constraint is kept. Facts are checked in JSON only: the rest of an answer is the rubric's."""

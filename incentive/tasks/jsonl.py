@@ -198,6 +198,8 @@ class Listed:
     """
 
     version = ""
+    open = False  # without right answers
+    judged = False  # a model says what is right, by a reference
 
     def __init__(
         self,
@@ -242,17 +244,31 @@ class Listed:
         return Problem(f"{self.name}/{line.id}", line.key, line.prompt, line.answer, {"task": self.name, **line.tags})
 
     def check(self, problem: Problem, answer: str) -> bool:
+        return self.checks(problem, [answer])[0] is True
+
+    def checks(self, problem: Problem, answers: list[str]) -> list[bool | None]:
+        """All answers to one problem, those that worker processes compare beside each other."""
         if self._check is not None:
-            return self._check(problem, answer)
-        if kind := problem.tags.get("check"):
+            return [self._check(problem, a) for a in answers]
+        kind = problem.tags.get("check")
+        if problem.answer is None or kind == "judge":
+            raise TaskError(
+                f"task {self.name}: no rule says what a right answer is; only a judge or a model can score it"
+            )
+        if kind == "code":
+            from incentive.verify import programs
+
+            return programs.checks(problem.answer, answers, problem.tags["tier"])
+        if kind:
             from incentive.verify import grade  # starts worker processes: only where a line asks for it
 
-            return grade.check(kind, problem.answer, answer, problem.tags["tolerance"])
-        found = meaning(answer)
-        return found is not None and found == meaning(problem.answer)
+            return grade.checks(kind, problem.answer, answers, problem.tags["tolerance"])
+        gold = meaning(problem.answer)
+        return [gold is not None and meaning(a) == gold for a in answers]
 
     def gold(self, problem: Problem) -> str:
-        return problem.answer
+        found: str = problem.answer["gold"] if isinstance(problem.answer, dict) else problem.answer
+        return found
 
     def vote_key(self, answer: str) -> str | None:
         return self._vote_key(answer)

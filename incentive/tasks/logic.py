@@ -76,6 +76,26 @@ class Logic:
             tags={"task": self.name, "language": self.language},
         )
 
+    def paraphrases(self, problem: Problem) -> dict[str, str]:
+        said = (
+            str(problem.prompt).rpartition(" ")[0] if self.language == "zh" else str(problem.prompt).rpartition(". ")[0]
+        )
+        if self.language == "zh":
+            return {"other verb": f"{said} 谁在说谎?", "sentence": f"{said} 请找出说谎的人。"}
+        return {
+            "other verb": f"{said}. who are the liars?", "short": f"{said}. liars?",
+            "sentence": f"{said}. Find everyone who lies.",
+        }  # fmt: skip
+
+    def appears(self, problem: Problem, thinking: str) -> int | None:
+        """The end of the first line that begins with who lies, its check included."""
+        end = -1
+        for line in thinking.split("\n"):
+            end += 1 + len(line)
+            if self.vote_key(line.partition("?")[0].strip()) == problem.answer:
+                return end
+        return None
+
     def check(self, problem: Problem, answer: str) -> bool:
         return self.vote_key(answer) == problem.answer
 

@@ -1,7 +1,6 @@
 """Rows of a data set: from the Hub's cache, or from a local copy; parquet, jsonl, json and csv.
 
-What was read is recorded by commit and by the hash of each file. The only file that imports huggingface_hub and pyarrow, and
-both late (extra `hub`).
+What was read is recorded by commit and by the hash of each file. The only file that imports pyarrow, late (extra `hub`).
 """
 
 from __future__ import annotations
@@ -10,13 +9,16 @@ import csv
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from incentive import hub
 from incentive.tasks.jsonl import TaskError, as_object
 
+BATCH = 1000  # rows of a parquet file that are unpacked at a time
 FORMATS = (".parquet", ".jsonl", ".json", ".csv")
 Row = dict[str, Any]
 
@@ -57,19 +59,33 @@ def read(source: Source, data: str | Path | None = None) -> Table:
     Raises:
         TaskError: it cannot be had or read; the message says what to do.
     """
+    origin, paths = _found(source, data)
+    rows = [row for path in paths for row in _rows(path)]
+    if not rows:
+        raise TaskError(f"{source.id if data is None else data}: the files hold no rows")
+    return Table(rows, origin)
+
+
+def stream(source: Source) -> tuple[dict[str, Any], Iterator[Row]]:
+    """What is read, as `Table.origin`, and its rows one after another: for data sets that would fill the memory.
+
+    Raises:
+        TaskError: it cannot be had; when the rows are drawn: it cannot be read.
+    """
+    origin, paths = _found(source, None)
+    return origin, (row for path in paths for row in _rows(path))
+
+
+def _found(source: Source, data: str | Path | None) -> tuple[dict[str, Any], list[Path]]:
+    """The origin of a data set and its files, in order."""
     local = Path(data) if data is not None else Path(source.id)
     if data is not None and not local.exists():
         raise TaskError(f"{data}: no such file or folder\nGive a local copy of {source.id}: {', '.join(FORMATS)}.")
     given = local.exists()
     root, commit = (local, None) if given else _snapshot(source)
     paths = [root] if root.is_file() else _chosen(root, source, strict=data is None)
-    rows: list[Row] = []
-    for path in paths:
-        rows += _rows(path)
-    if not rows:
-        raise TaskError(f"{root}: the files hold no rows")
     names = {p.name if p == root else p.relative_to(root).as_posix(): _sha256(p) for p in paths}
-    return Table(rows, {"dataset": source.id, "revision": commit or "local copy", "files": names})
+    return {"dataset": source.id, "revision": commit or "local copy", "files": names}, paths
 
 
 def _sha256(path: Path) -> str:
@@ -100,58 +116,41 @@ def _snapshot(source: Source) -> tuple[Path, str]:
     """The folder of a data set in the local cache, fetched where it is not there yet, and its commit.
 
     Raises:
-        TaskError: it is no id, the Hub knows none of that name, it is gated, or the Hub cannot be reached.
+        TaskError: it cannot be had; see `hub.fetch`.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source.id):
-        raise TaskError(f"{source.id}: no such file or folder, and no data set's id (owner/name)")
-    try:
-        from huggingface_hub import errors as hub
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise TaskError(
-            "reading from the Hub needs huggingface_hub\nInstall it: pip install 'incentive[hub]'"
-        ) from None
-    at = f"data set {source.id} at {source.revision[:12]}"
-    instead = "or give a local copy of the same schema (parquet, jsonl, json or csv)"
     patterns = list(source.files) or [f"*{suffix}" for suffix in FORMATS]
     try:
-        folder = snapshot_download(source.id, repo_type="dataset", revision=source.revision, allow_patterns=patterns)
-    except hub.GatedRepoError:
-        page = f"https://huggingface.co/datasets/{source.id}"
-        raise TaskError(
-            f"{at}: its owner asks for an agreement\nAccept it at {page} and run `hf auth login`, {instead}."
-        ) from None
-    except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError):
-        raise TaskError(f"{at}: the Hub has none, or it is private\nCheck id and revision, {instead}.") from None
-    except hub.LocalEntryNotFoundError:
-        raise TaskError(
-            f"{at}: not in the local cache, and the Hub cannot be reached\nRun this once with a connection, {instead}."
-        ) from None
-    except Exception as error:  # the client raises the kinds of its HTTP library; all mean the same to a user
-        why = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
-        raise TaskError(f"{at}: {why}\nTry again, {instead}.") from None
-    return Path(folder), Path(folder).name
+        folder = hub.fetch(source.id, source.revision, patterns, "dataset")
+    except hub.HubError as error:
+        told = str(error)
+        if "pip install" not in told and "no data set's id" not in told:
+            told += ", or give a local copy of the same schema (parquet, jsonl, json or csv)."
+        raise TaskError(told) from None
+    return folder, folder.name
 
 
 # files
 
 
-def _rows(path: Path) -> list[Row]:
-    """The rows of one file.
+def _rows(path: Path) -> Iterator[Row]:
+    """The rows of one file; a parquet file a part at a time.
 
     Raises:
         TaskError: it cannot be read; the message names the file and, where there are lines, the line.
     """
+    if path.suffix == ".parquet":
+        yield from _parquet(path)
+        return
     try:
-        if path.suffix == ".parquet":
-            return _parquet(path)
         if path.suffix == ".csv":
             csv.field_size_limit(2**31 - 1)
             with path.open(encoding="utf-8-sig", newline="") as file:
-                return list(csv.DictReader(file))
+                yield from csv.DictReader(file)
+            return
         data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
         if path.suffix == ".jsonl":
-            return [as_object(x, f"{path}:{n}") for n, x in enumerate(data.split(b"\n"), 1) if x.strip()]
+            yield from (as_object(x, f"{path}:{n}") for n, x in enumerate(data.split(b"\n"), 1) if x.strip())
+            return
         found = json.loads(data)
     except OSError as error:
         raise TaskError(f"{path}: {(error.strerror or str(error)).lower()}") from None
@@ -163,16 +162,18 @@ def _rows(path: Path) -> list[Row]:
         found = next((v for v in found.values() if isinstance(v, list) and v and isinstance(v[0], dict)), None)
     if not isinstance(found, list) or not all(isinstance(x, dict) for x in found):
         raise TaskError(f"{path}: not a list of objects")
-    return found
+    yield from found
 
 
-def _parquet(path: Path) -> list[Row]:
+def _parquet(path: Path) -> Iterator[Row]:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise TaskError(f"{path}: parquet needs pyarrow\nInstall it: pip install 'incentive[hub]'") from None
     try:
-        return pyarrow.parquet.read_table(path).to_pylist()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for part in file.iter_batches(BATCH):
+                yield from part.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise TaskError(f"{path}: not valid parquet: {str(error).splitlines()[0][:120]}") from None

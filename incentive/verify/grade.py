@@ -9,11 +9,12 @@ RewardError: it never pays 0.
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from incentive.rewards import Reward, RewardError
 from incentive.verify.answers import KINDS
 from incentive.verify.pool import Done, Pool, PoolError
 
+ANSWERS = "incentive.verify.answers:judge"
 TIMEOUT_S = 5.0
 MEMORY_MIB = 1024  # address space; sympy's modules alone take a quarter of it
 TRIES, PAUSE_S = 3, 0.5  # to start workers, the pause doubles
@@ -72,19 +74,23 @@ class Grader:
 
     Args:
         kinds: what it will be asked; `maths` needs math-verify, which each worker imports at its start.
+        workers: processes at a time; by default two, or as many as there are cores, at most 16.
         timeout: wall clock of one answer, seconds.
+        target: what the workers call, with kinds of its own: `judge` of `verify.answers`, or another that returns the same.
 
     Raises:
         RewardError: when grading: workers do not start after three tries, or too many gold answers cannot be used.
     """
 
     def __init__(
-        self, kinds: Iterable[str] = KINDS, workers: int = 2, timeout: float = TIMEOUT_S, memory_mib: int = MEMORY_MIB
-    ):
+        self, kinds: Iterable[str] = KINDS, workers: int | None = None, timeout: float = TIMEOUT_S,
+        memory_mib: int = MEMORY_MIB, target: str = ANSWERS,
+    ):  # fmt: skip
         self.kinds, self.timeout = frozenset(kinds), timeout
-        if unknown := self.kinds - set(KINDS):
+        if target == ANSWERS and (unknown := self.kinds - set(KINDS)):
             raise RewardError(f"unknown kind of answer {min(unknown)!r}; there are: {', '.join(KINDS)}")
-        self._pool = Pool("incentive.verify.answers:judge", workers, memory_mib=memory_mib, setup=sorted(self.kinds))
+        workers = workers or max(2, min(16, os.cpu_count() or 2))
+        self._pool = Pool(target, workers, memory_mib=memory_mib, setup=sorted(self.kinds))
         self._lock = threading.Lock()
         self._golds: dict[tuple[str, str], str | None] = {}  # why each gold cannot be used; None where it can
         self.counts: Counter[str] = Counter()
@@ -214,7 +220,31 @@ def check(kind: str, gold: str, answer: str, tolerance: float = 0.0) -> bool:
         CouldNotGrade: the gold answer cannot be used.
         RewardError: the grader is down.
     """
-    grade = shared(kind == "maths").grade([Question("0", kind, gold, answer, tolerance)])["0"]
-    if grade.outcome == "could-not-grade":
-        raise CouldNotGrade(grade.why)
-    return grade.outcome == "pass"
+    found = checks(kind, gold, [answer], tolerance)[0]
+    assert found is not None
+    return found
+
+
+def checks(kind: str, gold: str, answers: list[str], tolerance: float = 0.0) -> list[bool | None]:
+    """All answers to one problem at once, several workers beside each other; equal ones are graded once.
+
+    Raises:
+        CouldNotGrade: the gold answer cannot be used, so that none could be graded.
+        RewardError: the grader is down.
+    """
+    return together(shared(kind == "maths"), [Question("", kind, gold, a, tolerance) for a in answers])
+
+
+def together(grader: Grader, questions: list[Question]) -> list[bool | None]:
+    """Right, wrong, or could-not-grade, for questions about one gold answer; ids are not asked for.
+
+    Raises:
+        CouldNotGrade: the gold answer cannot be used, so that none could be graded.
+        RewardError: the grader is down.
+    """
+    once = {q.answer: replace(q, id=str(i)) for i, q in enumerate(questions)}
+    grades = grader.grade(once.values())
+    if grades and all(g.outcome == "could-not-grade" for g in grades.values()):
+        raise CouldNotGrade(next(iter(grades.values())).why)
+    values = {"pass": True, "fail": False, "could-not-grade": None}
+    return [values[grades[once[q.answer].id].outcome] for q in questions]
