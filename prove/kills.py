@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -115,17 +116,20 @@ def killed_at_random(runs: Runs, span: float, kills: int, rng: random.Random) ->
 
 def killed_in_each(runs: Runs, lengths: dict[str, float], rng: random.Random) -> Counter[str]:
     """Kill a run once inside every stage, at a moment drawn from the time that the stage took; where each was. A stage
-    that ends before its kill comes is tried again in another run."""
-    moments: Counter[str] = Counter()
-    left = dict(lengths)
-    while left:
-        name = runs.another()
+    that ends before its kill comes is tried again in another run. A check that was stopped goes on where it was."""
+    kept = runs.folder / "kills.json"
+    state = json.loads(kept.read_text()) if kept.exists() else {"left": lengths, "moments": {}, "names": []}
+    left, moments, runs.names = state["left"], Counter(state["moments"]), state["names"]
+    while left or not (runs.folder / runs.names[-1] / "done.json").exists():
+        unfinished = runs.names and not (runs.folder / runs.names[-1] / "done.json").exists()
+        name = runs.names[-1] if unfinished else runs.another()
         while True:
+            begun = where(runs.folder / name)  # by an earlier start: nobody sees when it goes on
             child = runs.start(name)
             runs.opened(child, name)
-            while child.poll() is None and where(runs.folder / name) not in left:
+            while child.poll() is None and ((stage := where(runs.folder / name)) == begun or stage not in left):
                 time.sleep(0.002)
-            if (stage := where(runs.folder / name)) not in left:
+            if child.poll() is not None:
                 break
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=rng.uniform(0, 0.6 * left[stage]))
@@ -135,6 +139,7 @@ def killed_in_each(runs: Runs, lengths: dict[str, float], rng: random.Random) ->
                 left[stage] /= 2  # too late: sooner, in the next run
             left.pop(hit, None)
             moments[hit] += 1
+            kept.write_text(json.dumps({"left": left, "moments": moments, "names": runs.names}))
         runs.finish(child, name)
     return moments
 
@@ -155,7 +160,7 @@ def main() -> int:
     parser.add_argument("--every-stage", action="store_true", help="in place of --kills: once inside every stage")
     parser.add_argument("--seed", type=int, help="of the moments; by default the clock's")
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--dir", type=Path, help="keep the runs here")
+    parser.add_argument("--dir", type=Path, help="keep the runs here, or go on with them")
     args = parser.parse_args()
     seed = args.seed if args.seed is not None else time.time_ns() % 2**32
     rng, began = random.Random(seed), time.monotonic()
@@ -165,13 +170,14 @@ def main() -> int:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     runs = Runs(folder, args.recipe, [f"base={base}", *args.sets])
 
-    child = runs.start("through")
-    runs.opened(child, "through")
-    opened = time.monotonic()
-    runs.finish(child, "through")
-    span = time.monotonic() - opened
+    if not (folder / "through/done.json").exists():  # never stopped, or not at all
+        shutil.rmtree(folder / "through", ignore_errors=True)
+        child = runs.start("through")
+        runs.opened(child, "through")
+        runs.finish(child, "through")
     want = fingerprint(folder / "through")
     lengths = lengths_of(folder / "through")
+    span = (folder / "through/done.json").stat().st_mtime - (folder / "through/run.json").stat().st_mtime
     moments = killed_in_each(runs, lengths, rng) if args.every_stage else killed_at_random(runs, span, args.kills, rng)
     differ = []
     for name in runs.names:
