@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,6 +85,34 @@ def test_a_scorer_that_hangs_is_ended_and_the_answer_fails(monkeypatch: pytest.M
         gold = task.gold(problem)
         assert task.checks(problem, ["hang", gold]) == [False, True]
         assert slow.counts["timeout"] == 1
+
+
+ATTACKS = (
+    "__import__('os').system('touch {mark}')",
+    "[].__class__.__base__.__subclasses__()",
+    "[open('{mark}', 'w')]",
+    "exec('open(\\'{mark}\\', \\'w\\')')",
+    'S(\'__import__("os").system("touch {mark}")\')',
+    "(lambda: open('{mark}', 'w'))()",
+    'f\'{{open("{mark}", "w")}}\'',
+    "x.__class__",
+    "sin.func",
+    "9**9**9**9 if open('{mark}', 'w') else 1",
+)
+
+
+@pytest.mark.parametrize("name", gym.EVALUATED)
+def test_an_answer_that_is_code_never_reaches_a_scorer_that_evaluates(name: str, tmp_path: Path) -> None:
+    """Judged here, not in a worker: were it run, the mark would be there."""
+    entry = gym._made(name, {}, 3)[1]
+    spec = {"name": name, "settings": {}, "index": 3, "key": gym._key(entry), "answer": gym.answer_of(entry)}
+    mark = tmp_path / "mark"
+    for attack in ATTACKS:
+        text = attack.format(mark=mark)
+        assert gym.EVALUATED[name].fullmatch(text) is None
+        assert gym.judge({"gold": json.dumps(spec), "answer": text})[0] == "fail"
+    assert not mark.exists()
+    assert gym.judge({"gold": json.dumps(spec), "answer": gym.answer_of(entry)})[0] == "pass"
 
 
 def test_what_is_wrong_is_told() -> None:

@@ -15,6 +15,7 @@ import atexit
 import difflib
 import json
 import logging
+import re
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
@@ -28,7 +29,9 @@ TRIES = 400  # problems of one index that are made before the wanted split is gi
 UNUSABLE = {
     "composite": "it is a mixture: name its parts",
     "boxnet": "it gives no answer of its own to check the scorer by",
+    "codeio": "it runs programs that a model wrote, without isolation",
     "game_of_life_halting": "its scorer pays answers that mean nothing",
+    "puzzle24": "its scorer takes any four numbers",
 }
 SECONDS = 10.0  # wall clock of one answer; a generator that a worker meets for the first time is opened within it
 
@@ -54,9 +57,9 @@ def _package() -> Any:
 
 
 SIZES = (2**20, 2**12, 2**8)  # problems of a generator, from the largest that it takes
-FRESH = ("codeio",)  # what it makes depends on what it has made before
 
 
+@lru_cache(maxsize=8)
 def _open(name: str, settings: str) -> Any:
     """A generator, as large as it goes; its problems are counted from one seed, which is the same for all of us."""
     for size in SIZES:
@@ -67,12 +70,9 @@ def _open(name: str, settings: str) -> Any:
                 raise
 
 
-_kept = lru_cache(maxsize=8)(_open)
-
-
 def _made(name: str, settings: dict[str, Any], index: int) -> tuple[Any, dict[str, Any]]:
     """A generator and one of its problems."""
-    found = (_open if name in FRESH else _kept)(name, json.dumps(settings, sort_keys=True))
+    found = _open(name, json.dumps(settings, sort_keys=True))
     return found, found[index % len(found)]
 
 
@@ -179,6 +179,18 @@ def setup(_: Any) -> None:
     _package()
 
 
+# Of reasoning-gym 0.1.25: scorers that give a part of their text to `eval`, themselves or through sympy. What is not wholly
+# of these signs and words never reaches them, and is wrong: without a call, a dot and an underscore no code does anything.
+_LIST = re.compile(r"[A-Za-z0-9 \n,\[\]'\"+-]*")
+_FORMULA = re.compile(
+    r"(?:[0-9 \n+\-*/^(),]|\.(?![A-Za-z_])|(?<![A-Za-z])(?:[A-Za-z]|sin|cos|tan|exp|log|ln|sqrt|pi|atan|asin)(?![A-Za-z]))*"
+)
+EVALUATED = {
+    "binary_matrix": _LIST, "n_queens": _LIST, "spiral_matrix": _LIST, "string_insertion": _LIST,
+    "countdown": _FORMULA, "intermediate_integration": _FORMULA, "polynomial_multiplication": _FORMULA,
+    "simple_integration": _FORMULA,
+}  # fmt: skip
+LONGEST = 2000  # characters of a text that is evaluated
 GARBAGE = ("", "nonsense 7 (", "?")  # a scorer that pays one of these pays for nothing
 
 
@@ -201,6 +213,9 @@ def _again(spec: str) -> tuple[Any, dict[str, Any], str]:
 
 def _score(dataset: Any, answer: str, entry: dict[str, Any]) -> float:
     """The package's score; what its scorer cannot read, so that it raises, is wrong."""
+    harmless = EVALUATED.get(entry["metadata"].get("source_dataset", ""))
+    if harmless and answer != entry["answer"] and not (len(answer) <= LONGEST and harmless.fullmatch(answer)):
+        return 0.0
     try:
         return float(dataset.score_answer(answer, entry))
     except MemoryError:
