@@ -359,7 +359,7 @@ def tiny(copies: Path, url: str) -> dict[str, Any]:
             "reject": {**drawn, "tasks": {maths: 1.0, reference: 1.0}, "problems": 64, "samples": 4},
             "public": {"max_tokens": 256},
             "dev3": {"epochs": 10, "tokens_per_step": 512, "learner": cpu, "optim": {"learning_rate": 3e-3}},
-            "pairs": {**talk, "problems": 384, "samples": 4, "calls": 2}, "labels": {**talk, "problems": 300},
+            "pairs": {**talk, "problems": 384, "samples": 2, "calls": 2}, "labels": {**talk, "problems": 384, "samples": 1},
             "helpful": {"batch": 64, "learner": cpu}, "safety": {"batch": 64, "learner": cpu},
             "reasoning": {**rl, "max_steps": 1}, "general": {**rl, "max_steps": 2, "sampling": {**length, "max_tokens": 24}},
             "general_tasks": {requests: 1.0, harm: 1.0}, "student": sft,

@@ -31,6 +31,7 @@ UNUSABLE = {
     "boxnet": "it gives no answer of its own to check the scorer by",
     "codeio": "it runs programs that a model wrote, without isolation",
     "game_of_life_halting": "its scorer pays answers that mean nothing",
+    "polynomial_multiplication": "what it makes differs from process to process",
     "puzzle24": "its scorer takes any four numbers",
 }
 SECONDS = 10.0  # wall clock of one answer; a generator that a worker meets for the first time is opened within it
@@ -187,8 +188,7 @@ _FORMULA = re.compile(
 )
 EVALUATED = {
     "binary_matrix": _LIST, "n_queens": _LIST, "spiral_matrix": _LIST, "string_insertion": _LIST,
-    "countdown": _FORMULA, "intermediate_integration": _FORMULA, "polynomial_multiplication": _FORMULA,
-    "simple_integration": _FORMULA,
+    "countdown": _FORMULA, "intermediate_integration": _FORMULA, "simple_integration": _FORMULA,
 }  # fmt: skip
 LONGEST = 2000  # characters of a text that is evaluated
 GARBAGE = ("", "nonsense 7 (", "?")  # a scorer that pays one of these pays for nothing
