@@ -409,7 +409,7 @@ def _near(root: type[BaseModel], path: list[str]) -> str | None:
     section, name = "".join(f"{p}." for p in path[:-1]), path[-1]
     below = [p for p in known_settings(root) if p.startswith(section) and p.endswith(f".{name}")]
     if below:  # the stages after R1-Zero repeat the settings of the others
-        return min(below, key=lambda p: (p.startswith("r1."), len(p)))
+        return min(below, key=lambda p: (p.startswith("r1."), not p.startswith("rl."), len(p)))
     near = difflib.get_close_matches(name, _known(root, path[:-1]), n=1, cutoff=0.5)
     return section + near[0] if near else None
 

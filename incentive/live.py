@@ -529,8 +529,12 @@ def _stages(table: dict[str, dict[str, Any]]) -> list[str]:
         return []
     tasks = list(next(iter(table.values())))
     width = max(map(len, tasks))
-    lines = ["  right answers by stage", f"  {'':{width}}" + "".join(f"{name:>9}" for name in table)]
-    return lines + [f"  {t:{width}}" + "".join(f"{found[t]['pass@1']:9.1%}" for found in table.values()) for t in tasks]
+    wide = max(9, *(len(name) + 2 for name in table))
+    lines = ["  right answers by stage", f"  {'':{width}}" + "".join(f"{name:>{wide}}" for name in table)]
+    for t in tasks:  # a model may have been asked fewer
+        cells = (f"{found[t]['pass@1']:.1%}" if t in found else "" for found in table.values())
+        lines.append(f"  {t:{width}}" + "".join(f"{cell:>{wide}}" for cell in cells))
+    return lines
 
 
 def _share(result: dict[str, Any]) -> str:
