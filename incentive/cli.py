@@ -181,13 +181,13 @@ def run(
       zero-tiny        the same code in 90 seconds, with no claim to learn
       base-mini        make the base model from nothing (half an hour)
       base-wide        a base of the wide world: two languages, programs, talk (an hour)
-    base-student     a smaller one, for distillation
+      base-student     a smaller one, for distillation
       r1-mini          the whole recipe: R1-Zero, every stage to R1, a small model
       zero-brief       R1-Zero goes on with a reward for short right answers
       zero-json        answers in JSON, paid for the form that a schema asks for
       tool-mini        sums with a calculator that the model learns to ask
       r1-tiny          the same stages in 90 seconds, with no claim to learn
-    r1-findings      r1-mini with the arms that its findings are compared with
+      r1-findings      r1-mini with the arms that its findings are compared with
       rejection-mini   a control: the base fine-tuned on its own right answers
       evaluate-mini    evaluate one model, every answer kept
       controls-mini    R1-Zero on several seeds beside all its controls (hours)
