@@ -40,7 +40,14 @@ def test_every_stage_is_done_and_hands_over(done: tuple[Path, dict[str, Any]]) -
     keys = {}
     for name in STAGES:
         keys[name] = json.loads((folder / name / "done.json").read_text())
-    arms = {"dev2-free", "sft-own", "gamed", "gamed-last", "student-base", "student-zero"}
+    arms = {f"{name}-t1" for name in r1_findings.WARM} | {
+        "dev2-free",
+        "sft-own",
+        "gamed",
+        "gamed-last",
+        "student-base",
+        "student-zero",
+    }
     assert set(told["table"]) == {"base", "zero", "dev1", "dev2", "dev3", "r1", "student"} | arms
     for child, parent in (("cold-start", "zero"), ("dev1", "cold-start"), ("dev2", "dev1"), ("rejection-sampling", "dev2"),
                           ("rejection-sampling", "rows"), ("dev3", "rejection-sampling"), ("helpful", "pairs"),
@@ -119,6 +126,18 @@ def test_the_last_part_grades_each_prompt_by_its_own_rewards(done: tuple[Path, d
     assert all(parts[task] == wanted[task] for task in parts)
 
 
+def test_the_digest_tells_each_problem(done: tuple[Path, dict[str, Any]]) -> None:
+    found = digest(done[0])
+    assert set(found["models"]) == set(done[1]["table"])
+    for model, tasks in found["models"].items():
+        for task, one in tasks.items():
+            assert sum(one["right"]) / (8 * 2) == pytest.approx(done[1]["table"][model][task]["pass@1"])
+            assert one["problems"] == found["models"]["base"][task]["problems"]
+    assert found["gamed"]["looks"][-1]["step"] == 3
+    assert set(found["gamed"]["looks"][-1]["truths"]) == {"the rubric", "maths"}
+    assert set(found["models"]["r1"]["harm"]["results"]["measures"]) == {"unsafe", "over_refusal"}
+
+
 def test_a_second_start_does_nothing_and_a_change_reruns_what_follows(done: tuple[Path, dict[str, Any]]) -> None:
     folder, told = done
 
@@ -138,18 +157,6 @@ def test_a_second_start_does_nothing_and_a_change_reruns_what_follows(done: tupl
     )  # other problems are no other training
     assert after == {name: (folder / name / "done.json").stat().st_mtime_ns for name in STAGES}
     assert json.loads((folder / "eval-r1/results.json").read_text())["harm"]["contaminated"]["of"] == 6
-
-
-def test_the_digest_tells_each_problem(done: tuple[Path, dict[str, Any]]) -> None:
-    found = digest(done[0])
-    assert set(found["models"]) == set(done[1]["table"])
-    for model, tasks in found["models"].items():
-        for task, one in tasks.items():
-            assert sum(one["right"]) / (8 * 2) == pytest.approx(done[1]["table"][model][task]["pass@1"])
-            assert one["problems"] == found["models"]["base"][task]["problems"]
-    assert found["gamed"]["looks"][-1]["step"] == 3
-    assert set(found["gamed"]["looks"][-1]["truths"]) == {"the rubric", "maths"}
-    assert set(found["models"]["r1"]["harm"]["results"]["measures"]) == {"unsafe", "over_refusal"}
 
 
 def test_a_prompt_goes_to_its_own_grade() -> None:
