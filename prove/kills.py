@@ -118,7 +118,7 @@ def killed_in_each(runs: Runs, lengths: dict[str, float], rng: random.Random) ->
     """Kill a run once inside every stage, at a moment drawn from the time that the stage took; where each was. A stage
     that ends before its kill comes is tried again in another run. A check that was stopped goes on where it was."""
     kept = runs.folder / "kills.json"
-    state = json.loads(kept.read_text()) if kept.exists() else {"left": lengths, "moments": {}, "names": []}
+    state = json.loads(kept.read_text()) if kept.exists() else {"left": dict(lengths), "moments": {}, "names": []}
     left, moments, runs.names = state["left"], Counter(state["moments"]), state["names"]
     while left or not (runs.folder / runs.names[-1] / "done.json").exists():
         unfinished = runs.names and not (runs.folder / runs.names[-1] / "done.json").exists()
