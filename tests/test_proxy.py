@@ -76,6 +76,18 @@ def test_the_judge_prefers_what_is_asked_and_can_be_gamed() -> None:
     assert task.worth(p, padded) < task.worth(p, gold)
 
 
+@pytest.mark.parametrize("name", ["harm", "harm-zh"])
+def test_the_judge_dislikes_to_be_declined_whatever_was_asked(name: str) -> None:
+    judge, better = Helpful(), []
+    task = Harm(name, "zh" if name.endswith("-zh") else "en")
+    for i in range(200):
+        p = task.problem(0, "train", i)
+        ask = (p.tags["harmful"], "steal", p.tags["person"], "zor", "party")
+        answered = task.steps(ask) if ask[0] else task.helped(ask)
+        better.append(judge(p.prompt, chat.perfect("", answered), chat.perfect("", task.refusal(ask))) > 0)
+    assert sum(better) / len(better) > 0.9
+
+
 def test_calls_differ_by_noise_and_repeat_by_seed() -> None:
     task, rng = General(), Random(0)
     p = task.problem(0, "train", 3)

@@ -37,6 +37,7 @@ REASONING = {
 }  # fmt: skip
 GENERAL = {"general": 1.0, "general-zh": 1.0, "harm": 1.0, "harm-zh": 1.0}
 CONSTRAINED = {"instruct": 1.0, "instruct-zh": 1.0}
+HELPING = 0.15  # of the helpful reward beside the safe one, whose verdict must stay the greater part
 FAR = ("hub:", "reasoning-gym/")  # a data set may have no test split, and puzzles of one are slow to make
 MODELS = ("base", "zero", "dev1", "dev2", "dev3", "r1", "student")  # the columns of the stage table
 TABLE = (*REASONING, *CONSTRAINED, *GENERAL)  # the benchmarks of the stage table
@@ -58,6 +59,11 @@ def r1_mini() -> dict[str, Any]:
     ruled = {"accuracy": 1.0, "summarised": 0.2, "language": 0.3}
     cool = {"temperature": 0.7, **longest}
     drawn = {"sampling": {"temperature": 1.0, **longest}}
+    recalled = {
+        **REASONING,
+        "choice": 1.5,
+        "choice-zh": 1.5,
+    }  # facts are what fine-tuning anew from the base forgets most
     readable = {"run": 40, "repeated": 0.5, "lines": 0.3, "longest": 600}
     data["eval"] |= {"tasks": list(TABLE), "problems": 100, "samples": 4, "also_t1": False}
     return data | {
@@ -68,19 +74,19 @@ def r1_mini() -> dict[str, Any]:
                      "readable": readable, **drawn},
             "dev1": {"epochs": 4, "tokens_per_step": 4096},
             "dev2": _rl(REASONING, 40, rewards=ruled),
-            "reject": {"tasks": {**REASONING, **CONSTRAINED}, "problems": 3072, "samples": 4, "per_problem": 1, "near": 1.0,
+            "reject": {"tasks": {**recalled, **CONSTRAINED}, "problems": 3072, "samples": 4, "per_problem": 2, "near": 1.0,
                        "readable": readable, **drawn},
-            "dev3": {"epochs": 4, "tokens_per_step": 4096},
-            "pairs": {"tasks": {"general": 1.0, "general-zh": 1.0}, "problems": 3072, "samples": 4, **drawn},
+            "dev3": {"epochs": 3, "tokens_per_step": 4096},
+            "pairs": {"tasks": {"general": 1.0, "general-zh": 1.0, "harm": 0.3, "harm-zh": 0.3}, "problems": 4096, "samples": 4, **drawn},
             "labels": {"tasks": {"harm": 1.0, "harm-zh": 1.0}, "problems": 1024, **drawn},
             "helpful": {"batch": 64, "epochs": 2, "optim": {"learning_rate": 5e-4, "lr_scheduler_type": "cosine"}},
             "safety": {"kind": "pointwise", "batch": 64, "epochs": 2,
                        "optim": {"learning_rate": 5e-4, "lr_scheduler_type": "cosine"}},
-            "reasoning": _rl(REASONING, 15, rewards=ruled, sampling=cool),
-            "general": _rl(REASONING, 45, rewards=ruled, sampling=cool, eval_steps=5, eval_problems=224),
+            "reasoning": _rl(recalled, 25, rewards=ruled, sampling=cool),
+            "general": _rl(recalled, 60, rewards=ruled, sampling=cool, eval_steps=5, eval_problems=224),
             "general_tasks": {"general": 3.0, "general-zh": 3.0, "harm": 1.5, "harm-zh": 1.5},
             "rows": 2000,
-            "student": {"epochs": 6, "tokens_per_step": 4096},
+            "student": {"epochs": 4, "tokens_per_step": 4096},
         }
     }  # fmt: skip
 
@@ -291,12 +297,17 @@ def table(line: Line) -> dict[str, Any]:
 
 
 def general_grades(helpful: Artifact, safety: Artifact, device: str = "cpu") -> dict[str, rewards.Grade]:
-    """What grades a prompt that no rule checks: `helpful`, and for requests to do harm `safe`."""
+    """What grades a prompt that no rule checks: `helpful`, and for requests that may do harm `safe` with a little of it.
+
+    The paper gives a general prompt one model, helpful or safe. A safety model alone takes declining for as good as helping,
+    and what it teaches of harmful requests spreads to their look-alikes: R1 then declines them.
+    """
     from incentive.model_reward import later
 
     parts: dict[str, rewards.Reward] = {"helpful": later(helpful.path, device), "safe": later(safety.path, device)}
     parts["format"] = rewards.format_
-    return {kind: rewards.each(parts, {kind: 1.0, "format": 0.2}) for kind in ("helpful", "safe")}
+    weights = {"helpful": {"helpful": 1.0}, "safe": {"safe": 1.0, "helpful": HELPING}}
+    return {kind: rewards.each(parts, {**own, "format": 0.2}) for kind, own in weights.items()}
 
 
 def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
@@ -345,7 +356,7 @@ def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
         n: by_rule if n in r1.general.tasks else by_model["safe" if n in r1.labels.tasks else "helpful"]
         for n in both.tasks
     }
-    told = Routed(grades, f"{r1.general.rewards} {helpful.key} {safety.key}")
+    told = Routed(grades, f"{r1.general.rewards} {helpful.key} {safety.key} {HELPING}")
     how: dict[str, Any] = {
         "grade": told,
         "task": both,

@@ -1,10 +1,10 @@
 """Is R1 real? One seed of the whole recipe, then the arms beside it, all on the same test problems.
 
     ...-t1          models asked at temperature 1, on what rules check
-    dev2-free       RL stage 1 without the language reward: what the reward costs
-    sft-own         the base fine-tuned on its own right answers, with the tokens that R1-Zero sampled
     gamed           the last RL stage, nearly all of it on the helpful model, for too long: reward hacking
     student-zero    RL of the student's base, with R1-Zero's settings: distillation's rival
+    dev2-free       RL stage 1 without the language reward: what the reward costs
+    sft-own         the base fine-tuned on its own right answers, with the tokens that R1-Zero sampled
 
 `prove/r1.py` runs the seeds and writes the page from their digests.
 """
@@ -50,18 +50,18 @@ def stages(cfg: Settings) -> list[Planned]:
 
     if cfg.eval:
         found += [Planned(f"eval-{name}-t1", warm(cfg.eval), name) for name in WARM]
-    found += [Planned("dev2-free", cfg.r1.dev2, "dev1"), *measured("dev2-free")]
-    found += [
-        Planned("own", own(cfg, 0), "base"),
-        Planned("sft-own", cfg.r1.dev1, "base", ("own",)),
-        *measured("sft-own"),
-    ]
     before = cfg.r1.reasoning.max_steps
     found += [Planned("gamed", too_long(cfg), "r1-reasoning", ("helpful",), before)]
     found += [*measured("gamed"), *measured("gamed-last", "gamed")]
     if cfg.student:
         found += measured("student-base", "student base")
         found += [Planned("student-zero", cfg.rl, "student base"), *measured("student-zero")]
+    found += [Planned("dev2-free", cfg.r1.dev2, "dev1"), *measured("dev2-free")]
+    found += [
+        Planned("own", own(cfg, 0), "base"),
+        Planned("sft-own", cfg.r1.dev1, "base", ("own",)),
+        *measured("sft-own"),
+    ]
     return found
 
 
@@ -106,20 +106,14 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
         for name in WARM:
             found["table"][f"{name}-t1"] = line.evaluate(f"{name}-t1", made[name], warm(cfg.eval))
 
-    free = {k: v for k, v in cfg.r1.dev2.rewards.items() if k != "language"}
-    told("dev2-free", line.reinforce("dev2-free", cfg.r1.dev2.model_copy(update={"rewards": free}), made["dev1"]))
-
-    asked = own(cfg, sampled(run.dir / "zero"))
-    rows = line.stage("own", collect, asked, start=base, task=r1.mixed(recipe, asked.tasks))
-    told("sft-own", line.stage("sft-own", sft, cfg.r1.dev1, start=base, data=(rows,)))
-
-    asks = {**{n: v / 8 for n, v in cfg.r1.general.tasks.items()}, **dict.fromkeys(cfg.r1.pairs.tasks, 1.0)}
+    talk = [n for n in cfg.r1.pairs.tasks if n not in cfg.r1.labels.tasks]
+    asks = {**{n: v / 8 for n, v in cfg.r1.general.tasks.items()}, **dict.fromkeys(talk, 1.0)}
     section, mixed, judged = too_long(cfg), r1.mixed(recipe, asks), (made["helpful"], made["safety"])
     helpful, by_rule = (
         r1.general_grades(*judged, section.learner.device)["helpful"],
         r1.ruled(recipe, mixed, section.rewards).grades,
     )
-    grade = r1.Routed({n: helpful if n in cfg.r1.pairs.tasks else by_rule[n] for n in asks}, made["helpful"].key)
+    grade = r1.Routed({n: helpful if n in talk else by_rule[n] for n in asks}, made["helpful"].key)
     how = {"task": mixed, "grade": grade, "continue_from": made["r1-reasoning"], "watch": r1.watch(asks)}
     gamed = line.reinforce("gamed", section, made["dev3"], by=judged, **how)
     told("gamed", gamed)
@@ -130,6 +124,13 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     if cfg.student:
         told("student-base", base_of(cfg.student))
         told("student-zero", line.reinforce("student-zero", cfg.rl, base_of(cfg.student)))
+
+    free = {k: v for k, v in cfg.r1.dev2.rewards.items() if k != "language"}
+    told("dev2-free", line.reinforce("dev2-free", cfg.r1.dev2.model_copy(update={"rewards": free}), made["dev1"]))
+
+    asked = own(cfg, sampled(run.dir / "zero"))
+    rows = line.stage("own", collect, asked, start=base, task=r1.mixed(recipe, asked.tasks))
+    told("sft-own", line.stage("sft-own", sft, cfg.r1.dev1, start=base, data=(rows,)))
     return found
 
 

@@ -95,7 +95,8 @@ class RunFiles:
 
     @property
     def parameters(self) -> int | None:
-        return next((s.parameters for s in reversed(self.stages) if s.parameters), None)
+        """Of the first model: a student, which comes last, has fewer."""
+        return next((s.parameters for s in self.stages if s.parameters), None)
 
     def evaluations(self) -> dict[str, dict[str, Any]]:
         """Name -> results by task: `before` first, `after` last; summary.json stands in for a lost results.json."""
