@@ -69,6 +69,17 @@ def language(problem: Problem, samples: list[Sample]) -> list[float | None]:
     return [language_share(chat.split(s.text)[0], target) or 0.0 for s in samples]
 
 
+def spoken(problem: Problem, samples: list[Sample]) -> list[float | None]:
+    """Share of target-language words in the whole response, for general prompts, whose thoughts may well be empty.
+
+    The paper adds the language reward to every prompt of the last RL stage (4.5, eq. 8) and counts words of the thinking
+    (eq. 7); to count those of the answer too is our choice. A prompt that names no language has none to keep: 1.
+    """
+    target = problem.tags.get("language")
+    texts = [" ".join(part for part in chat.split(s.text) if part) for s in samples]
+    return [1.0 if target is None else language_share(text, target) or 0.0 for text in texts]
+
+
 def length(check: Check, checks: Checks | None = None) -> Reward:
     """From -1 to 0: how long a right answer is beside the other right answers of its group; 0 for all others.
 

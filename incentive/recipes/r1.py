@@ -37,7 +37,7 @@ REASONING = {
 }  # fmt: skip
 GENERAL = {"general": 1.0, "general-zh": 1.0, "harm": 1.0, "harm-zh": 1.0}
 CONSTRAINED = {"instruct": 1.0, "instruct-zh": 1.0}
-HELPING = 0.15  # of the helpful reward beside the safe one, whose verdict must stay the greater part
+HELPING = 0.2  # of the helpful reward beside the safe one, whose verdict must stay the greater part
 FAR = ("hub:", "reasoning-gym/")  # a data set may have no test split, and puzzles of one are slow to make
 MODELS = ("base", "zero", "dev1", "dev2", "dev3", "r1", "student")  # the columns of the stage table
 TABLE = (*REASONING, *CONSTRAINED, *GENERAL)  # the benchmarks of the stage table
@@ -78,13 +78,13 @@ def r1_mini() -> dict[str, Any]:
                        "readable": readable, **drawn},
             "dev3": {"epochs": 3, "tokens_per_step": 4096},
             "pairs": {"tasks": {"general": 1.0, "general-zh": 1.0, "harm": 0.3, "harm-zh": 0.3}, "problems": 4096, "samples": 4, **drawn},
-            "labels": {"tasks": {"harm": 1.0, "harm-zh": 1.0}, "problems": 1024, **drawn},
+            "labels": {"tasks": {"harm": 1.0, "harm-zh": 1.0}, "problems": 2048, **drawn},
             "helpful": {"batch": 64, "epochs": 2, "optim": {"learning_rate": 5e-4, "lr_scheduler_type": "cosine"}},
             "safety": {"kind": "pointwise", "batch": 64, "epochs": 2,
                        "optim": {"learning_rate": 5e-4, "lr_scheduler_type": "cosine"}},
             "reasoning": _rl(recalled, 25, rewards=ruled, sampling=cool),
             "general": _rl(recalled, 60, rewards=ruled, sampling=cool, eval_steps=5, eval_problems=224),
-            "general_tasks": {"general": 3.0, "general-zh": 3.0, "harm": 1.5, "harm-zh": 1.5},
+            "general_tasks": {"general": 2.0, "general-zh": 2.0, "harm": 3.0, "harm-zh": 3.0},
             "rows": 2000,
             "student": {"epochs": 4, "tokens_per_step": 4096},
         }
@@ -300,14 +300,15 @@ def general_grades(helpful: Artifact, safety: Artifact, device: str = "cpu") -> 
     """What grades a prompt that no rule checks: `helpful`, and for requests that may do harm `safe` with a little of it.
 
     The paper gives a general prompt one model, helpful or safe. A safety model alone takes declining for as good as helping,
-    and what it teaches of harmful requests spreads to their look-alikes: R1 then declines them.
+    and what it teaches of harmful requests spreads to their look-alikes: R1 then declines them. Form and language are the
+    rules' that the paper adds to every prompt.
     """
     from incentive.model_reward import later
 
     parts: dict[str, rewards.Reward] = {"helpful": later(helpful.path, device), "safe": later(safety.path, device)}
-    parts["format"] = rewards.format_
+    parts |= {"format": rewards.format_, "language": rewards.spoken}
     weights = {"helpful": {"helpful": 1.0}, "safe": {"safe": 1.0, "helpful": HELPING}}
-    return {kind: rewards.each(parts, {**own, "format": 0.2}) for kind, own in weights.items()}
+    return {kind: rewards.each(parts, {**own, "format": 0.2, "language": 0.3}) for kind, own in weights.items()}
 
 
 def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
@@ -356,7 +357,7 @@ def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
         n: by_rule if n in r1.general.tasks else by_model["safe" if n in r1.labels.tasks else "helpful"]
         for n in both.tasks
     }
-    told = Routed(grades, f"{r1.general.rewards} {helpful.key} {safety.key} {HELPING}")
+    told = Routed(grades, f"{r1.general.rewards} {helpful.key} {safety.key} {HELPING} spoken")
     how: dict[str, Any] = {
         "grade": told,
         "task": both,
