@@ -139,7 +139,7 @@ def cost(run: RunFiles) -> Html:
         notes.append("No weights lie in this run yet, so FLOPs could not be counted.")
     if broken:
         notes.append(f"The metrics of {', '.join(broken)} cannot be costed.")
-    parts: list[str] = [tag("p", longest(run, costs))] if len(costs) > 3 else []
+    parts: list[str] = [tag("p", longest(run, costs))] if len(costs) > 3 and total.seconds else []
     parts += [table(columns, [*rows, *whole], "numbers", [*([""] * len(rows)), "total"])] if costs else []
     parts += [tag("p", n, cls="note") for n in notes]
     ends = {
