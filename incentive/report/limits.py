@@ -22,7 +22,7 @@ def limits(found: Told) -> Html:
             f"{found['problems']} {found['split']} problems a task, {found['samples']} answers each, temperature "
             f"{found['temperature']:g}, top-p {found['top_p']:g}, at most {found['max_tokens']} tokens."
         )
-        parts = []
+        parts: list[Html] = []
         for name, told in found["limits"].items():
             parts += [_PARTS[name](told)] if name in _PARTS and told else []
             parts += [_against(found["against"])] if name == "overthinking" and "against" in found else []
