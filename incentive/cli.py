@@ -564,7 +564,7 @@ def limits(
     with _guarded():
         from incentive import limits as module
 
-        other = module.read(against) if against else None
+        other = module.read(against, only or ()) if against else None
         how = _settings(max_tokens, temperature, top_p)
         asked = module.Asked(model, problems, samples, seed, split, how, template, threads)  # type: ignore[arg-type]
         found = module.measure_limits(asked, only or (), task or (), _counter())

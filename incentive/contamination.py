@@ -96,7 +96,7 @@ def in_corpus(folder: Path, problems: Sequence[Problem]) -> list[int] | None:
     return [int(i) for i in np.flatnonzero(np.isin(keys, corpus))]
 
 
-class Watch:
+class Contamination:
     """What the training sets of a run share with its evaluation sets; written to `path` as it grows.
 
     Args:

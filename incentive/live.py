@@ -131,9 +131,9 @@ class View:
             self._live = Live(console=self._console, auto_refresh=False, redirect_stderr=False, redirect_stdout=False)
             with self._guarded():
                 self._live.start()
-        from incentive.doctor import Watch
+        from incentive.doctor import Watchdog
 
-        self._watch = Watch(STALL, self.say, self.dir / "stacks.txt")
+        self._watch = Watchdog(STALL, self.say, self.dir / "stacks.txt")
         self._watch.__enter__()
         return self
 

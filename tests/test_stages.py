@@ -175,6 +175,12 @@ def test_the_plan_tells_every_stage_with_or_without_its_base(tmp_path: Path) -> 
     assert "it stops after dev1, stage 3 of " in text
 
 
+def test_the_plan_names_the_base_of_a_run_that_evaluates_nothing(tmp_path: Path) -> None:
+    recipe = recipes.load("rejection-mini")
+    settings = recipes.resolve(recipe, [f"base={tmp_path / 'gone'}"]).model_copy(update={"eval": None})
+    assert f"base {tmp_path / 'gone'}: not found here" in "\n".join(plan.plan(recipe, settings))
+
+
 def test_the_plan_counts_right() -> None:
     recipe = recipes.load("r1-tiny")
     settings = recipes.resolve(recipe)

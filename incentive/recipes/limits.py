@@ -95,10 +95,10 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     from incentive.stages.sft import sft
 
     base, mixture, grade, tasks = zero.parts(recipe, run.config)
-    watch = zero.watched(run, base, tasks)
+    met = zero.contamination(run, base, tasks)
     shown = run.stage("calls", calls, None, n=CALLS, seed=run.config.seed)
     show({"phase": "begin", "stage": "cold"})
-    watch.rows("cold", [shown])
+    met.rows("cold", [shown])
     how: dict[str, Any] = {"start": base, "data": [shown], "template": run.config.template}
-    cold = watch.made("cold", run.stage("cold", partial(sft, show=show), COLD, **how))
-    return zero.reinforced(run, show, cold, mixture, grade, tasks, watch)
+    cold = met.made("cold", run.stage("cold", partial(sft, show=show), COLD, **how))
+    return zero.reinforced(run, show, cold, mixture, grade, tasks, met)
