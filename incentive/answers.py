@@ -14,7 +14,9 @@ from typing import Any
 from incentive import chat
 from incentive.config import ConfigError, Engine, Sampling
 from incentive.records import Group, Problem, Sample, Score
-from incentive.run import Stage, folder_key, write_json
+from incentive.files import write_json
+from incentive.keys import folder_key
+from incentive.stage import Stage
 from incentive.stages import benchmark
 
 Count = Callable[[str, int, int], None]

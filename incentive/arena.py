@@ -24,7 +24,8 @@ from incentive.ledger import fold
 from incentive.preferences import Judge
 from incentive.proxy import Helpful
 from incentive.records import Problem, hash64
-from incentive.run import RunError, Stage, file_hash, write_lines
+from incentive.files import RunError, file_hash, write_lines
+from incentive.stage import Stage
 from incentive.stages import benchmark
 from incentive.tasks import SHIPPED, distinct
 from incentive.tasks.hub import Fault, Hub, Item, question_text

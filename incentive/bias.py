@@ -20,7 +20,8 @@ from incentive import measure
 from incentive.answers import speaker, write_results
 from incentive.config import ConfigError, Sampling
 from incentive.records import Group, Problem
-from incentive.run import Stage, write_lines
+from incentive.files import write_lines
+from incentive.stage import Stage
 from incentive.scan import Scan, scan, scanner
 from incentive.stages import benchmark
 from incentive.verify.benchmarks import final, last_block

@@ -13,7 +13,7 @@ from typing import Any
 from incentive import chat, measure
 from incentive.config import ConfigError, Sampling
 from incentive.records import Group, Request, Sample, hash64
-from incentive.run import Stage
+from incentive.stage import Stage
 
 Result = dict[str, Any]
 

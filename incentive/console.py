@@ -161,7 +161,7 @@ def guarded() -> Iterator[None]:
         advice = "The last checkpoint is kept. Lower rl.optim.learning_rate and go on with --resume."
         code = fail(f"the training diverged: {error}\n{advice}", 1)
     except Exception as error:
-        stopped = getattr(sys.modules.get("incentive.run"), "Stopped", None)
+        stopped = getattr(sys.modules.get("incentive.stage"), "Stopped", None)
         if stopped and isinstance(error, stopped):
             code = fail(error, 130)
         elif isinstance(error, _mistakes()) or _asked_too_much(error):

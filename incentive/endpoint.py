@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from incentive.config import ConfigError, Endpoint
 from incentive.records import hash64
-from incentive.run import RunError
+from incentive.files import RunError
 
 Messages = Sequence[dict[str, str]]
 

@@ -23,7 +23,7 @@ from incentive.model.scored import Scored, load_scored, rows_of
 from incentive.preferences import Prompt
 from incentive.records import Example, Problem, Sample
 from incentive.rewards import Reward
-from incentive.run import folder_key
+from incentive.keys import folder_key
 from incentive.threads import lanes
 
 

@@ -20,7 +20,8 @@ from typing import Any
 
 from incentive import card
 from incentive.report.read import RunFiles, inputs, read_run
-from incentive.run import RunError, file_hash, folder_key, write_atomic, write_folder, write_json
+from incentive.files import RunError, file_hash, write_atomic, write_folder, write_json
+from incentive.keys import folder_key
 
 MODEL_FILES = (
     "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",

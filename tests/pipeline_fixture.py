@@ -15,7 +15,8 @@ from report_fixture import row
 
 from incentive.calibration import of_labels, of_pairs
 from incentive.measure import wilson
-from incentive.run import Stage, write_json
+from incentive.files import write_json
+from incentive.stage import Stage
 
 TASKS = (
     "countdown3",

@@ -19,7 +19,7 @@ from incentive.config import ConfigError
 from incentive.judge import Judged, weighted
 from incentive.ledger import fold
 from incentive.records import Problem
-from incentive.run import RunError, read_lines
+from incentive.files import RunError, read_lines
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> Path:

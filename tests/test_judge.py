@@ -35,7 +35,8 @@ from incentive.judge import (
 from incentive.ledger import fold
 from incentive.records import Problem
 from incentive.rewrite import rewriter
-from incentive.run import RunError, Stage
+from incentive.files import RunError
+from incentive.stage import Stage
 
 Answer = Callable[[dict[str, Any]], tuple[int, dict[str, Any] | str, dict[str, str]]]
 

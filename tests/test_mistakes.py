@@ -16,7 +16,8 @@ from test_cli import call, mistake, sets
 
 from incentive import config, recipes
 from incentive.model.checkpoint import CheckpointError, load_policy
-from incentive.run import RunError, Stage, write_folder
+from incentive.files import RunError, write_folder
+from incentive.stage import Stage
 
 # settings
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from incentive import chat
 from incentive.preferences import Label, Pair, balanced, make_pairs, read_labels, read_pairs, write
-from incentive.run import RunError
+from incentive.files import RunError
 
 PAIR = '{"prompt": "p", "chosen": "a", "rejected": "b", "margin": 1.5, "more": 1}'
 

@@ -19,7 +19,7 @@ from incentive.report.picture import picture
 from incentive.report.read import read_run
 from incentive.report.samples import highlight
 from incentive.report.sources import EVAL, RL, fact
-from incentive.run import RunError
+from incentive.files import RunError
 
 VOID = {"meta", "br", "img", "input", "hr", "link"}
 

@@ -27,7 +27,9 @@ from incentive.model_reward import ModelReward
 from incentive.preferences import Label, Pair, write
 from incentive.records import Example, Problem, Sample, split_of
 from incentive.rewards import each
-from incentive.run import Artifact, RunError, Stage, Stopped
+from incentive.files import RunError
+from incentive.keys import Artifact
+from incentive.stage import Stage, Stopped
 from incentive.stages.reward_model import reward_model
 from incentive.tasks.jsonl import content
 

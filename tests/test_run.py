@@ -18,21 +18,10 @@ import pytest
 
 from incentive import config
 from incentive.records import Group, Problem, Sample, Score, to_json
-from incentive.run import (
-    Artifact,
-    Interrupt,
-    Run,
-    RunError,
-    Stage,
-    Stopped,
-    _settings,
-    environment,
-    folder_key,
-    stored_config,
-    write_atomic,
-    write_folder,
-    write_json,
-)
+from incentive.files import RunError, write_atomic, write_folder, write_json
+from incentive.keys import Artifact, counting, environment, folder_key
+from incentive.run import Run, stored_config
+from incentive.stage import Interrupt, Stage, Stopped
 
 
 def settings(recipe: str = "toy", seed: int = 0, **rl: object) -> config.Run:
@@ -326,9 +315,9 @@ def test_what_counts_in_a_key(tmp_path: Path):
 def test_a_setting_that_came_later_counts_where_it_is_not_its_default():
     """So that runs made before it go on, and the same stage elsewhere is another."""
     asked = config.Eval(tasks=("countdown3",))
-    assert "device" not in _settings(asked)
-    assert _settings(asked.model_copy(update={"device": "cuda"}))["device"] == "cuda"
-    assert _settings(config.RL(tasks={"countdown3": 1.0}))["learner"]["device"] == "cpu"
+    assert "device" not in counting(asked)
+    assert counting(asked.model_copy(update={"device": "cuda"}))["device"] == "cuda"
+    assert counting(config.RL(tasks={"countdown3": 1.0}))["learner"]["device"] == "cpu"
 
 
 def test_inputs_are_lineage_and_names_are_unique(tmp_path: Path):
@@ -573,7 +562,7 @@ def test_two_processes(tmp_path: Path, how: str):
 
 LOOP = """
 import sys, time
-from incentive.run import Interrupt
+from incentive.stage import Interrupt
 with Interrupt() as interrupt:
     print("ready", flush=True)
     try:

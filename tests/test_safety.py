@@ -21,7 +21,7 @@ from incentive.asker import asker
 from incentive.config import ConfigError, Sampling
 from incentive.endpoint import Client
 from incentive.records import Problem
-from incentive.run import RunError, read_lines
+from incentive.files import RunError, read_lines
 from incentive.safety import evaluate, jailbreak, sets
 from incentive.safety.control import Keywords, RiskControl
 from incentive.safety.evaluate import Judged

@@ -22,7 +22,7 @@ from incentive.config import Engine
 from incentive.model.checkpoint import load_policy, resolve, stop_ids
 from incentive.model.lean import Lean
 from incentive.records import Request, hash64
-from incentive.run import RunError
+from incentive.files import RunError
 from incentive.safety.control import Keywords, RiskControl
 from incentive.safety.review import Costless, Review
 from incentive.serve import api, asked

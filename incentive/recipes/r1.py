@@ -29,7 +29,8 @@ from incentive.hacking import Watch
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, watched, zero
 from incentive.records import Problem, Sample, Score
-from incentive.run import Artifact, Run
+from incentive.keys import Artifact
+from incentive.run import Run
 
 REASONING = {
     "countdown3": 1.0, "countdown3-zh": 1.0, "countdown4": 1.0, "countdown4-zh": 1.0, "program": 1.0, "program-zh": 1.0,

@@ -23,7 +23,9 @@ from incentive.recipes import r1
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import base_of
 from incentive.records import hash64
-from incentive.run import Artifact, Run, Stage
+from incentive.keys import Artifact
+from incentive.run import Run
+from incentive.stage import Stage
 from incentive.tasks import find
 
 LONG = 100  # updates of the run that goes on too long

@@ -18,7 +18,7 @@ from incentive.report.markup import Html, join, plain, tag
 from incentive.report.read import RunFiles, read_run
 from incentive.report.samples import samples
 from incentive.report.stages import markdown, stages
-from incentive.run import RunError, write_atomic
+from incentive.files import RunError, write_atomic
 
 NAMES = {
     "stages": "Stage table",

@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from incentive.judge import Prompt
 from incentive.records import hash64
-from incentive.run import RunError
+from incentive.files import RunError
 from incentive.serve.asked import (
     MAX_ROWS,
     NEUTRAL,

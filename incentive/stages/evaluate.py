@@ -18,7 +18,9 @@ from incentive.config import Eval, Sampling
 from incentive.engine.base import Engine
 from incentive.model.checkpoint import Policy, load_policy, resolve
 from incentive.records import Group, Problem, Request, Sample, hash64, to_json
-from incentive.run import Artifact, RunError, Stage, write_json
+from incentive.files import RunError, write_json
+from incentive.keys import Artifact
+from incentive.stage import Stage
 from incentive.tasks import Mixture, checks, distinct
 from incentive.tasks.base import Task, tool_of
 

@@ -30,7 +30,9 @@ from incentive.learner import Learner
 from incentive.model.checkpoint import load_policy, resolve, save_policy
 from incentive.records import Example, Group, Problem, Sample, Score, hash64, to_json
 from incentive.rewards import Grade
-from incentive.run import Artifact, RunError, Stage, write_atomic, write_folder, write_json
+from incentive.files import RunError, write_atomic, write_folder, write_json
+from incentive.keys import Artifact
+from incentive.stage import Stage
 from incentive.stages.evaluate import PROBLEMS, ask, emergence, gather, requests, spoken_of
 from incentive.tasks import Mixture, distinct
 

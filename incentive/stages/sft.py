@@ -22,7 +22,9 @@ from incentive.config import SFT, Collect, Draw
 from incentive.learner import Learner
 from incentive.model.checkpoint import Policy, load_policy, resolve, save_policy
 from incentive.records import Example, Group, group_from_json, hash64
-from incentive.run import Artifact, RunError, Stage, read_lines, write_folder
+from incentive.files import RunError, read_lines, write_folder
+from incentive.keys import Artifact
+from incentive.stage import Stage
 from incentive.stages.evaluate import fit, gather, requests
 from incentive.stages.learn import learn
 from incentive.tasks import Mixture

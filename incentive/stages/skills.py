@@ -12,7 +12,9 @@ from incentive import chat, engine, measure
 from incentive.config import Engine, Sampling
 from incentive.model.checkpoint import load_policy, resolve
 from incentive.records import Group
-from incentive.run import Artifact, Stage, write_json
+from incentive.files import write_json
+from incentive.keys import Artifact
+from incentive.stage import Stage
 from incentive.stages.evaluate import PROBLEMS, ask, results, thinking_of
 from incentive.tasks import SHIPPED, distinct
 from incentive.tasks.countdown import Countdown
