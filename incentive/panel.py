@@ -1,4 +1,4 @@
-"""The panel of a run's live view, drawn anew from the view's state. Rich is imported here; `live` loads it on a terminal alone."""
+"""The panel of a run's live view, drawn anew from the view's state. Loaded on a terminal alone: rich is slow."""
 
 from __future__ import annotations
 
