@@ -56,7 +56,7 @@ def disk(path: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """What was written to a file, or the names in a folder, is on the disk."""
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

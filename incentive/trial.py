@@ -67,7 +67,6 @@ def trial(
         groups = gather(samples, problems, grade, n)
     except RewardError as error:
         raise Stop(str(error)) from error
-    written = sum(len(s.ids) for s in samples)
     yield from _endings(rl, samples)
     yield from _signal(rl, task, groups)
     faults = [s.error for g in groups for s in g.scores if s.total is None]
@@ -85,21 +84,28 @@ def trial(
         yield Finding("ok", f"engine and learner agree to {gap:.4f} in a token's log-probability")
     yield from arithmetic(rl)
     yield _memory(rl, policy, max(len(s.prompt_ids) for s in samples))
+    yield _time(rl, samples, seconds, per_token)
+
+
+def _time(rl: RL, samples: list[Sample], seconds: float, per_token: float) -> Finding:
+    """How long the run will take, if its answers stay as long as these: they took `seconds` to sample, and a token
+    `per_token` to learn."""
+    written = sum(len(s.ids) for s in samples)
     mean = written / len(samples)
     answers = draws(rl) * rl.num_generations
     prompt = float(np.mean([len(s.prompt_ids) for s in samples]))
     passes = 1 + (rl.steps_per_generation > 1) / 3 + (rl.beta > 0) / 3  # a scoring pass is about a third of an update
     hours = (answers * mean * seconds / written + answers * (mean + prompt) * per_token * passes) / 3600
-    time_ = (
+    told = (
         f"{hours:.1f} hours"
         if hours >= 1
         else f"{60 * hours:.0f} minutes"
         if hours > 1 / 30
         else f"{3600 * hours:.0f} seconds"
     )
-    yield Finding(
+    return Finding(
         "ok",
-        f"about {time_} at today's {mean:.0f} tokens an answer ({written / seconds:,.0f} tokens/s sampled, "
+        f"about {told} at today's {mean:.0f} tokens an answer ({written / seconds:,.0f} tokens/s sampled, "
         f"{1 / per_token:,.0f} tokens/s learnt); longer answers take longer",
     )
 
