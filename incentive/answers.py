@@ -13,9 +13,9 @@ from typing import Any
 
 from incentive import chat
 from incentive.config import ConfigError, Engine, Sampling
-from incentive.records import Group, Problem, Sample, Score
 from incentive.files import write_json
 from incentive.keys import folder_key
+from incentive.records import Group, Problem, Sample, Score
 from incentive.stage import Stage
 from incentive.stages import benchmark
 

@@ -19,10 +19,10 @@ import numpy as np
 from incentive import measure
 from incentive.answers import speaker, write_results
 from incentive.config import ConfigError, Sampling
-from incentive.records import Group, Problem
 from incentive.files import write_lines
-from incentive.stage import Stage
+from incentive.records import Group, Problem
 from incentive.scan import Scan, scan, scanner
+from incentive.stage import Stage
 from incentive.stages import benchmark
 from incentive.verify.benchmarks import final, last_block
 

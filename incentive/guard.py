@@ -296,9 +296,7 @@ def _contamination(config: Run, start: Path, drawn: list[Problem], held: dict[st
         except (ValueError, OSError, EOFError) as error:
             raise Stop(f"{file}: no readable list of hashes", "copy the base again, or delete that file") from error
     prompts = {p.key for p in drawn}
-    capped = (
-        f" (the first {len(drawn):,} of {draws(config.rl):,} draws)" if len(drawn) < draws(config.rl) else ""
-    )
+    capped = f" (the first {len(drawn):,} of {draws(config.rl):,} draws)" if len(drawn) < draws(config.rl) else ""
     counts: dict[str, int] = {}
     for name, problems in held.items():
         both = [p for p in problems if p.key in prompts]

@@ -16,9 +16,9 @@ from typing import Any
 
 from incentive import chat, rewards, suites
 from incentive.config import ConfigError, Engine, Sampling
-from incentive.records import Problem, Sample, Score
 from incentive.files import write_json
 from incentive.keys import folder_key
+from incentive.records import Problem, Sample, Score
 from incentive.stages import benchmark
 from incentive.suites import Suite
 from incentive.tasks import checks, distinct

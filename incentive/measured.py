@@ -12,9 +12,7 @@ from incentive.terminal import ascii_only, printable, rich_terminal
 
 Model = Annotated[
     str,
-    typer.Argument(
-        help="Checkpoint folder, run directory (its last model), or a name: base-mini.", show_default=False
-    ),
+    typer.Argument(help="Checkpoint folder, run directory (its last model), or a name: base-mini.", show_default=False),
 ]
 Tasks = Annotated[
     list[str] | None, typer.Option("--task", help="Task or .jsonl file; repeatable.  [default: countdown3]")

@@ -62,9 +62,7 @@ def panel(view: View, width: int) -> RenderableType:
     for f in view.findings:
         parts.append(Text(f"{f.level}: {f.what}; {f.advice}", style=STYLES.get(f.level, "")))
     title = f" {view.settings.recipe}: {view.ahead.label(view.stage) or 'starting'} "
-    return Panel(
-        Group(*parts), title=title, title_align="left", width=inner + 4, box=box.ROUNDED, border_style="cyan"
-    )
+    return Panel(Group(*parts), title=title, title_align="left", width=inner + 4, box=box.ROUNDED, border_style="cyan")
 
 
 def _bar(view: View, width: int) -> RenderableType:
@@ -72,11 +70,7 @@ def _bar(view: View, width: int) -> RenderableType:
     if view.reinforced:
         done, total, rate = view.step, view.steps, view.curve("time/step")[-20:]
         pace = f"{sum(rate) / len(rate):.1f} s a step" if rate else ""
-        now = (
-            f"sampling {view.done}/{view.total}"
-            if view.phase == "sampling"
-            else _PHASES.get(view.phase, view.phase)
-        )
+        now = f"sampling {view.done}/{view.total}" if view.phase == "sampling" else _PHASES.get(view.phase, view.phase)
         head = f"step {done}/{total}"
     else:
         done, total = view.done, view.total

@@ -14,8 +14,8 @@ from typing import Any
 from report_fixture import row
 
 from incentive.calibration import of_labels, of_pairs
-from incentive.measure import wilson
 from incentive.files import write_json
+from incentive.measure import wilson
 from incentive.stage import Stage
 
 TASKS = (

@@ -17,8 +17,8 @@ import numpy as np
 import zstandard
 
 from incentive import chat, config, measure
-from incentive.records import Group, Problem, Sample, Score, to_json
 from incentive.files import write_json
+from incentive.records import Group, Problem, Sample, Score, to_json
 from incentive.stage import Stage
 
 TASKS = ("countdown3", "countdown4")

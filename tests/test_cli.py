@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from incentive import config, live, recipes
 from incentive.cli import app
-from incentive.recipes.plan import plan
 from incentive.panel import sparkline
+from incentive.recipes.plan import plan
 from incentive.records import Group, Problem, Sample, Score
 from incentive.terminal import printable
 

@@ -15,8 +15,8 @@ import pytest
 from test_cli import call, mistake, sets
 
 from incentive import config, recipes
-from incentive.model.checkpoint import CheckpointError, load_policy
 from incentive.files import RunError, write_folder
+from incentive.model.checkpoint import CheckpointError, load_policy
 from incentive.stage import Stage
 
 # settings

@@ -21,9 +21,9 @@ import pytest
 
 from incentive import config, rewards
 from incentive.hacking import Fall, Watch
+from incentive.keys import Artifact, folder_key
 from incentive.model.checkpoint import resolve
 from incentive.records import Group
-from incentive.keys import Artifact, folder_key
 from incentive.run import Run
 from incentive.stage import Stopped
 from incentive.stages.pretrain import pretrain

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ import numpy as np
 import pytest
 
 from incentive import config
-from incentive.records import Group, Problem, Sample, Score
 from incentive.files import RunError, write_folder, write_json
 from incentive.keys import Artifact, counting, environment, folder_key
+from incentive.records import Group, Problem, Sample, Score
 from incentive.run import Run, stored_config
 from incentive.stage import Interrupt, Stage, Stopped
 

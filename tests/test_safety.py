@@ -20,8 +20,8 @@ from test_judge import Server, server  # noqa: F401  a fixture
 from incentive.asker import asker
 from incentive.config import ConfigError, Sampling
 from incentive.endpoint import Client
-from incentive.records import Problem
 from incentive.files import RunError, read_lines
+from incentive.records import Problem
 from incentive.safety import evaluate, jailbreak, sets
 from incentive.safety.control import Keywords, RiskControl
 from incentive.safety.evaluate import Judged

@@ -20,11 +20,11 @@ pytest.importorskip("math_verify")
 
 from incentive import chat, config, hub, recipes
 from incentive.config import ConfigError
+from incentive.files import RunError, read_lines
 from incentive.model.checkpoint import CheckpointError, resolve
 from incentive.recipes import r1, scale
 from incentive.recipes.plan import plan
 from incentive.records import hash64
-from incentive.files import RunError, read_lines
 from incentive.stage import Stage
 from incentive.tasks import find
 from incentive.tasks.jsonl import TaskError

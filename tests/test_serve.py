@@ -19,10 +19,10 @@ import uvicorn
 
 from incentive import engine
 from incentive.config import Engine
+from incentive.files import RunError
 from incentive.model.checkpoint import load_policy, resolve, stop_ids
 from incentive.model.lean import Lean
 from incentive.records import Request, hash64
-from incentive.files import RunError
 from incentive.safety.control import Keywords, RiskControl
 from incentive.safety.review import Costless, Review
 from incentive.serve import api, asked

@@ -20,6 +20,7 @@ from incentive.files import RunError, write_atomic, write_folder, write_json
 from incentive.records import to_json
 from incentive.stage import Stage
 
+
 def test_truncate(tmp_path: Path):
     stage = Stage(tmp_path)
     for step in range(7):

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from incentive.config import ConfigError, Sampling
-from incentive.records import Group, Problem, Sample, Split
 from incentive.files import write_json
+from incentive.records import Group, Problem, Sample, Split
 
 SHOTS = (1, 3)
 DEFAULTS: dict[str, tuple[str, ...]] = {  # limit -> the tasks that it asks, where none is given
@@ -153,8 +153,8 @@ def compared(found: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 def write(found: dict[str, Any], directory: Path) -> Path:
     """Write limits.json and limits.html into a folder; a run's report shows the plots too. Returns the page."""
-    from incentive.report.limits import page
     from incentive.files import write_atomic
+    from incentive.report.limits import page
 
     write_json(directory / "limits.json", found)
     write_atomic(directory / "limits.html", page(found))

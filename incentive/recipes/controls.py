@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from incentive.recipes.base import Recipe, Show
 from incentive.files import RunError, write_json
+from incentive.recipes.base import Recipe, Show
 from incentive.run import Run
 
 JOBS = 2

@@ -14,10 +14,10 @@ from typing import Any
 from incentive.ahead import Planned
 from incentive.config import SFT, Optim
 from incentive.config import Run as Settings
-from incentive.recipes import zero
-from incentive.recipes.base import Recipe, Show
 from incentive.files import write_folder
 from incentive.keys import Artifact
+from incentive.recipes import zero
+from incentive.recipes.base import Recipe, Show
 from incentive.run import Run
 
 ZERO = "runs/zero-mini/zero/model"  # where `incentive run zero-mini` puts it

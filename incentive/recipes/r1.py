@@ -26,10 +26,10 @@ from incentive.ahead import Planned
 from incentive.config import RL, SFT, Curate, Eval, Prefer, Rows
 from incentive.config import Run as Settings
 from incentive.hacking import Watch
+from incentive.keys import Artifact
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, watched, zero
 from incentive.records import Problem, Sample, Score
-from incentive.keys import Artifact
 from incentive.run import Run
 
 REASONING = {

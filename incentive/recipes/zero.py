@@ -19,9 +19,9 @@ from incentive import ledger
 from incentive.ahead import Planned
 from incentive.config import ConfigError
 from incentive.config import Run as Settings
-from incentive.recipes.base import Recipe, Show, near
 from incentive.files import write_json
 from incentive.keys import Artifact, folder_key
+from incentive.recipes.base import Recipe, Show, near
 from incentive.run import Run
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from incentive.files import RunError
 from incentive.judge import Prompt
 from incentive.records import hash64
-from incentive.files import RunError
 from incentive.serve.asked import (
     MAX_ROWS,
     NEUTRAL,

@@ -26,8 +26,8 @@ import numpy as np
 from incentive import chat, measure, rewards
 from incentive.config import Sampling
 from incentive.engine.base import Engine
-from incentive.records import Group, Problem, Sample
 from incentive.files import RunError, dumps, write_json
+from incentive.records import Group, Problem, Sample
 from incentive.stage import Stage
 from incentive.stages.evaluate import gather, requests, thinking_of
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from incentive import chat, rewards
 from incentive.config import Prefer
-from incentive.preferences import Judge, Label, Prompt, make_pairs, write
-from incentive.records import Group, Problem, Sample
 from incentive.files import RunError, write_folder, write_json
 from incentive.keys import Artifact
+from incentive.preferences import Judge, Label, Prompt, make_pairs, write
+from incentive.records import Group, Problem, Sample
 from incentive.stage import Stage
 from incentive.stages.sft import Sampler, Show, tokens_of
 from incentive.tasks import Mixture

@@ -18,9 +18,9 @@ from typing import Any
 from incentive import chat, curation
 from incentive.config import Rows
 from incentive.curation import Held, Text
-from incentive.model.checkpoint import load_tokenizer
 from incentive.files import RunError, write_atomic, write_folder, write_json, write_lines
 from incentive.keys import Artifact
+from incentive.model.checkpoint import load_tokenizer
 from incentive.stage import Stage
 from incentive.stages.curate import ROWS_A_FILE, Row, markdown, summary
 from incentive.tasks.hub import rows_of, value

@@ -10,10 +10,10 @@ from typing import Any
 
 from incentive import chat, engine, measure
 from incentive.config import Engine, Sampling
-from incentive.model.checkpoint import load_policy, resolve
-from incentive.records import Group
 from incentive.files import write_json
 from incentive.keys import Artifact
+from incentive.model.checkpoint import load_policy, resolve
+from incentive.records import Group
 from incentive.stage import Stage
 from incentive.stages.evaluate import PROBLEMS, ask, results, thinking_of
 from incentive.tasks import SHIPPED, distinct
