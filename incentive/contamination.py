@@ -18,8 +18,9 @@ import numpy as np
 
 from incentive.config import RL
 from incentive.curation import Held, Text, contaminated, units
+from incentive.files import RunError, read_lines, write_json
+from incentive.keys import Artifact
 from incentive.records import Problem, hash64
-from incentive.run import Artifact, RunError, read_lines, write_json
 from incentive.tasks.base import Task
 
 Met = dict[

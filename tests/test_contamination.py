@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from incentive.config import RL
 from incentive.contamination import Contamination, drawn_by, in_corpus, meeting, texts_of
 from incentive.curation import Held, Text
+from incentive.files import RunError, write_lines
+from incentive.keys import Artifact
 from incentive.records import Problem, hash64
-from incentive.run import Artifact, RunError, write_lines
 from incentive.tasks import distinct, find
 
 LONG = "the quick brown fox jumps over the lazy dog and runs home to its den before night"

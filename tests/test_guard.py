@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from incentive import config, guard, rewards, tasks
+from incentive import config, guard, rewards, tasks, trial
 from incentive.chat import TAGS
 from incentive.config import RL
 from incentive.doctor import Doctor, Finding, Watchdog
@@ -275,8 +275,8 @@ def test_an_engine_with_stale_weights_stops(tiny_model: Path, monkeypatch: pytes
         player.load(weights.items(), 0)
         return player
 
-    made = guard.engine.local
-    monkeypatch.setattr(guard.engine, "local", stale)
+    made = trial.engine.local
+    monkeypatch.setattr(trial.engine, "local", stale)
     found = look(tiny_model, {"sampling": {"max_tokens": 300}})
     assert says(found, "engine and learner disagree by", "stop"), "\n".join(f.what for f in found)
 

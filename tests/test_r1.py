@@ -11,10 +11,11 @@ import pytest
 
 from incentive import ledger, model_reward, recipes
 from incentive.ahead import Planned
+from incentive.files import read_lines
 from incentive.recipes import r1, r1_findings, stages
 from incentive.recipes.r1_findings import digest
 from incentive.records import Problem, Sample, Score
-from incentive.run import Run, read_lines, stored_config
+from incentive.run import Run, stored_config
 
 STAGES = ("zero", "cold-start", "dev1", "dev2", "rows", "rejection-sampling", "dev3", "pairs", "labels", "helpful", "safety",
           "r1-reasoning", "r1", "student")  # fmt: skip

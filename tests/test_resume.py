@@ -21,10 +21,13 @@ from typing import Any
 import pytest
 
 from incentive import config, rewards
+from incentive.files import RunError
 from incentive.hacking import Fall, Watch
+from incentive.keys import Artifact, folder_key
 from incentive.model.checkpoint import resolve
 from incentive.records import Group
-from incentive.run import Artifact, Run, RunError, Stopped, folder_key
+from incentive.run import Run
+from incentive.stage import Stopped
 from incentive.stages.pretrain import pretrain
 from incentive.stages.rl import describe, rl
 from incentive.tasks import SHIPPED, Mixture
@@ -154,7 +157,7 @@ def test_break_off_between_checkpoints(
 @pytest.mark.parametrize("settings", [REFRESHED, DYNAMIC], ids=["refreshed", "dynamic"])
 def test_run_ends_at_max_steps_with_a_smaller_last_rollout(settings: dict[str, Any], whole: Any) -> None:
     """Five steps of rollouts that feed two: the last rollout feeds one, and draws as many problems as one needs."""
-    from incentive.run import Stage
+    from incentive.stage import Stage
 
     stage = whole(settings)
     assert [r["step"] for r in rows(stage)] == [0, 1, 2, 3, 4, 5]
@@ -187,7 +190,7 @@ def test_more_steps_extend_a_run(whole: Any, tiny_model: Path, tmp_path: Path) -
 
 
 def test_describe_names_every_reward(whole: Any) -> None:
-    from incentive.run import Stage
+    from incentive.stage import Stage
 
     groups: list[Group] = Stage(whole(ONE_BY_ONE)).read_rollouts(1)
     told = describe(groups, RL["rewards"])

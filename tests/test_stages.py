@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from incentive import config, live, recipes
 from incentive.ahead import Ahead, Planned, seconds
 from incentive.cli import app
+from incentive.files import RunError
 from incentive.recipes import plan, stages
-from incentive.run import RunError
 
 R1 = ["zero", "cold-start", "dev1", "dev2", "rows", "rejection-sampling", "dev3", "pairs", "labels", "helpful", "safety",
       "r1-reasoning", "r1"]  # fmt: skip

@@ -13,8 +13,8 @@ from typing import Any
 
 from incentive import chat
 from incentive.config import ConfigError, Sampling
+from incentive.files import write_atomic, write_json
 from incentive.records import Group, Problem, Sample, Split
-from incentive.run import write_atomic, write_json
 
 SHOTS = (1, 3)
 DEFAULTS: dict[str, tuple[str, ...]] = {  # limit -> the tasks that it asks, where none is given

@@ -26,10 +26,11 @@ from incentive.ahead import Planned
 from incentive.config import RL, SFT, Curate, Eval, Prefer, Rows
 from incentive.config import Run as Settings
 from incentive.hacking import Watch
+from incentive.keys import Artifact
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import ZERO_MINI_RL, base_of, contamination, evaluated, known, preflight, summary, zero
 from incentive.records import Problem, Sample, Score
-from incentive.run import Artifact, Run
+from incentive.run import Run
 
 REASONING = {
     "countdown3": 1.0, "countdown3-zh": 1.0, "countdown4": 1.0, "countdown4-zh": 1.0, "program": 1.0, "program-zh": 1.0,

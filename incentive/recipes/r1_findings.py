@@ -19,11 +19,13 @@ from incentive import ledger
 from incentive.ahead import Planned
 from incentive.config import RL, Collect, Eval
 from incentive.config import Run as Settings
+from incentive.keys import Artifact
 from incentive.recipes import r1
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import base_of
 from incentive.records import hash64
-from incentive.run import Artifact, Run, Stage
+from incentive.run import Run
+from incentive.stage import Stage
 from incentive.tasks import find
 
 LONG = 100  # updates of the run that goes on too long

@@ -19,8 +19,10 @@ from incentive import ledger
 from incentive.ahead import Planned
 from incentive.config import ConfigError, Eval
 from incentive.config import Run as Settings
+from incentive.files import write_json
+from incentive.keys import Artifact, folder_key
 from incentive.recipes.base import Recipe, Show, near
-from incentive.run import Artifact, Run, folder_key, write_json
+from incentive.run import Run
 
 if TYPE_CHECKING:
     from incentive.contamination import Contamination
@@ -285,7 +287,7 @@ def preflight(run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, ta
     Raises:
         RunError: something would make the run worthless.
     """
-    from incentive.run import RunError
+    from incentive.files import RunError
 
     if any((run.dir / "zero/checkpoints").glob("step-*")) or (run.dir / "zero/done.json").exists():
         return

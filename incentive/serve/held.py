@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING
 
+from incentive.files import RunError
 from incentive.judge import Prompt
-from incentive.run import RunError
 from incentive.serve.asked import Refused
 from incentive.serve.loop import Piece
 

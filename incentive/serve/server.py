@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from incentive.run import RunError
+from incentive.files import RunError
 
 if TYPE_CHECKING:
     from incentive.model.lean import Lean

@@ -25,12 +25,14 @@ from incentive.algo import loss as losses
 from incentive.algo.advantage import ADVANTAGES, assign, equal
 from incentive.algo.weights import WEIGHTS
 from incentive.config import RL, Sampling
+from incentive.files import RunError, write_atomic, write_folder, write_json
 from incentive.hacking import Fall, Monitor, Watch
+from incentive.keys import Artifact
 from incentive.learner import Learner
 from incentive.model.checkpoint import load_policy, resolve, save_policy
 from incentive.records import Example, Group, Problem, Sample, Score, hash64, to_json
 from incentive.rewards import Grade
-from incentive.run import Artifact, RunError, Stage, write_atomic, write_folder, write_json
+from incentive.stage import Stage
 from incentive.stages.evaluate import PROBLEMS, ask, emergence, gather, requests, spoken_of
 from incentive.tasks import Mixture, distinct
 
