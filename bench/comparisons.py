@@ -35,7 +35,8 @@ from bench.works import (
     trl,
     work_of,
 )  # fmt: skip
-from incentive.run import environment, write_json
+from incentive.files import write_json
+from incentive.keys import environment
 
 Figure = tuple[str, str, Callable[[Run], float | None]]  # its name, which way is better, its value in a run
 Choice = Callable[[Sweep], Setting | None]

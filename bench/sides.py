@@ -34,8 +34,8 @@ def make(a: argparse.Namespace) -> dict[str, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from incentive.files import write_folder
     from incentive.model.checkpoint import load_tokenizer, resolve
-    from incentive.run import write_folder
 
     tokenizer = load_tokenizer(resolve("base-mini"))
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}

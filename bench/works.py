@@ -20,7 +20,7 @@ from bench.measure import OUT, ROOT, PeerError, Run, python_of, spawn
 from incentive import chat
 from incentive.recipes.zero import ZERO_MINI_RL
 from incentive.records import to_json
-from incentive.run import Stage
+from incentive.stage import Stage
 from incentive.tasks import SHIPPED, Mixture
 
 TASKS = {"countdown3": 0.5, "countdown4": 0.5}

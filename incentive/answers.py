@@ -13,8 +13,10 @@ from typing import Any
 
 from incentive import chat
 from incentive.config import ConfigError, Engine, Sampling
+from incentive.files import write_json
+from incentive.keys import folder_key
 from incentive.records import Group, Problem, Sample, Score
-from incentive.run import Stage, folder_key, write_json
+from incentive.stage import Stage
 from incentive.stages import benchmark
 
 Count = Callable[[str, int, int], None]

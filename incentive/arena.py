@@ -19,12 +19,13 @@ from incentive import chat, measure
 from incentive.answers import Count, speaker, write_results
 from incentive.asker import Asker, asker, key_of
 from incentive.config import ConfigError, Sampling
+from incentive.files import RunError, file_hash, write_lines
 from incentive.judge import Judged, both_orders, pair_messages, verdict, weighted, win_rate
 from incentive.ledger import fold
 from incentive.preferences import Judge
 from incentive.proxy import Helpful
 from incentive.records import Problem, hash64
-from incentive.run import RunError, Stage, file_hash, write_lines
+from incentive.stage import Stage
 from incentive.stages import benchmark
 from incentive.tasks import SHIPPED, distinct
 from incentive.tasks.hub import Fault, Hub, Item, question_text

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from incentive import chat, config
 from incentive.config import ConfigError
 from incentive.endpoint import Client, Kept, Messages, Reply
+from incentive.keys import folder_key
 from incentive.records import Request, hash64
-from incentive.run import folder_key
 
 TOKENS = 4096  # of a local judge's reply, where its context has room
 

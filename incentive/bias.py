@@ -19,9 +19,10 @@ import numpy as np
 from incentive import measure
 from incentive.answers import speaker, write_results
 from incentive.config import ConfigError, Sampling
+from incentive.files import write_lines
 from incentive.records import Group, Problem
-from incentive.run import Stage, write_lines
 from incentive.scan import Scan, scan, scanner
+from incentive.stage import Stage
 from incentive.stages import benchmark
 from incentive.verify.benchmarks import final, last_block
 

@@ -13,7 +13,7 @@ from typing import Any
 from incentive import chat, measure
 from incentive.config import ConfigError, Sampling
 from incentive.records import Group, Request, Sample, hash64
-from incentive.run import Stage
+from incentive.stage import Stage
 
 Result = dict[str, Any]
 
@@ -213,4 +213,22 @@ def told(found: dict[str, Any], a: str, b: str) -> list[str]:
             alone = f"A {la:.1%} to {ha:.1%}, B {lb:.1%} to {hb:.1%} (95% intervals)"
             lines.append(f"  not paired ({same} in common), so no test: {alone}")
             lines.append("  ask both the same problems: the same --seed, --split and --problems")
+    return lines
+
+
+def told_alone(found: Result) -> list[str]:
+    """What `measure_model` found, in words."""
+    lines = []
+    for name, result in found["tasks"].items():
+        low, high = result["ci95"]
+        asked = f"{result['problems']} {found['split']} problems, {result['samples']} answers each"
+        lines += [
+            f"{name}: {asked}, T {found['temperature']:g}, top-p {found['top_p']:g}",
+            f"  right answers (pass@1)  {result['pass@1']:.1%}   95% interval {low:.1%} to {high:.1%}",
+            *(f"  {k:22}  {v:.1%}" for k, v in result.items() if k.startswith(("pass@", "maj@")) and k != "pass@1"),
+            f"  in the required form    {result['format']:.1%}",
+            f"  ended by itself         {result['stop']['stop']:.1%}",
+            f"  tokens an answer        {result['mean_tokens']:.1f}",
+            f"  reflections an answer   {result['reflections_per_response']:.2f}",
+        ]
     return lines

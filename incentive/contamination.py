@@ -18,8 +18,9 @@ import numpy as np
 
 from incentive.config import RL
 from incentive.curation import Held, Text, contaminated, units
+from incentive.files import RunError, read_lines, write_json
+from incentive.keys import Artifact
 from incentive.records import Problem, hash64
-from incentive.run import Artifact, RunError, read_lines, write_json
 from incentive.tasks.base import Task
 
 Met = dict[
@@ -96,7 +97,7 @@ def in_corpus(folder: Path, problems: Sequence[Problem]) -> list[int] | None:
     return [int(i) for i in np.flatnonzero(np.isin(keys, corpus))]
 
 
-class Watch:
+class Contamination:
     """What the training sets of a run share with its evaluation sets; written to `path` as it grows.
 
     Args:

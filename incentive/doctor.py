@@ -1,4 +1,4 @@
-"""The doctor judges each step's row of metrics, and the watch names the phase that hangs: plain words, one
+"""The doctor judges each step's row of metrics, and the watchdog names the phase that hangs: plain words, one
 suggestion."""
 
 from __future__ import annotations
@@ -226,13 +226,13 @@ class Doctor:
             )
 
 
-class Watch:
+class Watchdog:
     """While open: if no `beat` comes for `limit_s` seconds, says which phase hangs and writes every thread's stack.
 
     Once a stall; a beat arms it again. The thread ends with the block.
 
-        with Watch(300, say, stage.dir / "stacks.txt") as watch:
-            ... show=lambda row: watch.beat(row["phase"])
+        with Watchdog(300, say, stage.dir / "stacks.txt") as watchdog:
+            ... show=lambda row: watchdog.beat(row["phase"])
 
     Args:
         stacks: file for the stacks, appended to; none: stderr.
@@ -242,12 +242,12 @@ class Watch:
         self.limit, self.say, self.stacks = limit_s, say, stacks
         self._phase, self._at, self._stalled = "start", time.monotonic(), False
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def beat(self, phase: str) -> None:
         self._phase, self._at, self._stalled = phase, time.monotonic(), False
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Watchdog:
         self.beat(self._phase)
         self._thread.start()
         return self
@@ -262,7 +262,7 @@ class Watch:
             if silent > self.limit and not self._stalled:
                 self._stalled = True
                 where = f"; what it was doing is in {self.stacks}" if self.stacks else ""
-                with contextlib.suppress(OSError, ValueError):  # a closed pipe must not end the watch
+                with contextlib.suppress(OSError, ValueError):  # a closed pipe must not end the watching
                     self.say(f"no sign of life for {silent:.0f} s in phase {self._phase!r}{where}")
                 self._dump(silent)
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from incentive.config import ConfigError, Endpoint
+from incentive.files import RunError
 from incentive.records import hash64
-from incentive.run import RunError
 
 Messages = Sequence[dict[str, str]]
 

@@ -1,4 +1,5 @@
-"""Preflight before a run; the doctor during it lives in `doctor.py`. Both speak plain words and make one suggestion.
+"""Preflight before a run; its last part, the base's own tries, is `trial.py`, and the doctor during the run `doctor.py`. All speak
+plain words and make one suggestion.
 
 Preflight answers what users of other trainers find out after hours: does a perfect answer score, do template, tokenizer
 and stop tokens agree, are there problems enough and none from the test, does the base have signal on the task, what
@@ -7,43 +8,27 @@ will it cost. Everything is tried for real, on the run's own settings.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import psutil
-import torch
 from transformers import PreTrainedTokenizerBase
 
-from incentive import chat, engine, memory, rewards
+from incentive import chat
 from incentive.config import RL, Run
 from incentive.doctor import Finding
-from incentive.learner import collate, micro_batches, outputs
 from incentive.model.checkpoint import CheckpointError, Policy, load_policy, resolve, stop_ids
-from incentive.records import Group, Problem, Sample, hash64
+from incentive.records import Problem, Sample, hash64
 from incentive.rewards import Grade, RewardError
-from incentive.stages.evaluate import PROBLEMS, gather, requests
-from incentive.stages.rl import UNGRADED_LIMIT, examples_of, informative
+from incentive.stages.evaluate import PROBLEMS
 from incentive.tasks import Mixture, distinct
 from incentive.tasks.base import Task
-from incentive.threads import lanes
+from incentive.trial import Stop, draws, trial
 
 GOLDS = 24  # problems of each task whose gold answer is tried
 DRAWS = 20_000  # RL prompts that the contamination check draws at most
 PROMPTS = 2_000  # RL prompts whose length is measured at most
-PROBES, PROBE_SAMPLES = 16, 8  # problems that the base tries, and samples of each at most
-
-
-class _Stop(Exception):
-    """A finding that makes the checks after it pointless."""
-
-    def __init__(self, what: str, advice: str = ""):
-        super().__init__(what)
-        self.finding = Finding("stop", what, advice)
 
 
 def preflight(config: Run, start: Path, task: Mixture, grade: Grade, eval_tasks: dict[str, Task]) -> list[Finding]:
@@ -60,13 +45,13 @@ def preflight(config: Run, start: Path, task: Mixture, grade: Grade, eval_tasks:
         policy, tokenizer = load_policy(start, config.rl.learner.dtype, config.rl.learner.device)
         found += _answers(config.rl, task, grade, tokenizer)
         found += _tokens(config, resolve(start), policy, tokenizer, task)
-        drawn = [task.problem(config.seed, "train", i) for i in range(min(DRAWS, _problems(config.rl)))]
+        drawn = [task.problem(config.seed, "train", i) for i in range(min(DRAWS, draws(config.rl)))]
         held = _held_out(config, task, eval_tasks)
         found += _supply(config, task, drawn, held, policy, tokenizer)
         found += _contamination(config, resolve(start), drawn, held)
         if not any(f.level == "stop" for f in found):
-            found += _probe(config, resolve(start), policy, tokenizer, task, grade)
-    except _Stop as stop:
+            found += trial(config, resolve(start), policy, tokenizer, task, grade)
+    except Stop as stop:
         found.append(stop.finding)
     except CheckpointError as error:
         found.append(Finding("stop", str(error)))
@@ -84,18 +69,18 @@ def _answers(rl: RL, task: Mixture, grade: Grade, tokenizer: PreTrainedTokenizer
             gold = one.gold(problem)
             if not isinstance(gold, str):
                 what = f"gives a gold answer that is {type(gold).__name__}, not text"
-                raise _Stop(f"task {name} {what} (problem {problem.id})", "return str from gold()")
+                raise Stop(f"task {name} {what} (problem {problem.id})", "return str from gold()")
             one.vote_key(gold)
             try:
                 passed, empty = one.check(problem, gold), one.check(problem, "")
             except Exception as error:
-                raise _Stop(
+                raise Stop(
                     f"the check of task {name} raised on problem {problem.id}: {type(error).__name__}: {error}",
                     "a check must return False for any text that it cannot read",
                 ) from error
             if not passed or empty:
                 what = f"rejects its own gold answer {gold[:60]!r}" if not passed else "accepts an empty answer"
-                raise _Stop(f"task {name} {what} (problem {problem.id})", "mend the task: gold scores 1, garbage 0")
+                raise Stop(f"task {name} {what} (problem {problem.id})", "mend the task: gold scores 1, garbage 0")
         problem = one.problem(0, "train", 0)
         _perfect_scores(rl, name, problem, grade, tokenizer, chat.perfect("...", one.gold(problem)))
     return [
@@ -115,18 +100,18 @@ def _perfect_scores(
     try:
         perfect, empty = grade(problem, samples)
     except RewardError as error:
-        raise _Stop(str(error)) from error
+        raise Stop(str(error)) from error
     if perfect.total is None or empty.total is None:
-        raise _Stop(f"the reward could not grade a hand-made answer of task {name}: {perfect.error or empty.error}")
+        raise Stop(f"the reward could not grade a hand-made answer of task {name}: {perfect.error or empty.error}")
     for part in ("accuracy", "format"):
         if part in rl.rewards and (perfect.parts[part] != 1 or empty.parts[part] != 0):
-            raise _Stop(
+            raise Stop(
                 f"task {name}: reward {part!r} gives the perfect answer {text[:80]!r} {perfect.parts[part]:g} "
                 f"and an empty one {empty.parts[part]:g}; it must be 1 and 0",
                 "see which tags the reward and the task's gold answer use",
             )
     if perfect.total < empty.total:
-        raise _Stop(
+        raise Stop(
             f"task {name}: an empty answer earns {empty.total:g}, a perfect one only {perfect.total:g}",
             "see the weights in rl.rewards",
         )
@@ -159,16 +144,16 @@ def _tokens(
     rows = policy.unembed.shape[0]
     stops = stop_ids(tokenizer, start)
     if bad := [i for i in stops if not 0 <= i < rows]:
-        raise _Stop(
+        raise Stop(
             f"stop token {bad[0]} lies beyond the model's {rows} tokens", "mend eos_token_id in generation_config.json"
         )
     problem = task.problem(config.seed, "train", 0)
     try:
         prompt = chat.render(config.template, problem.prompt, tokenizer)
     except ValueError as error:
-        raise _Stop(f"the prompt cannot be rendered: {error}") from error
+        raise Stop(f"the prompt cannot be rendered: {error}") from error
     if prompt.rstrip().endswith(chat.THINK):
-        raise _Stop(
+        raise Stop(
             f"the chat template opens {chat.THINK} itself, so no answer could have the required form",
             "use template = 'r1-zero', or a chat template that leaves the tag to the model",
         )
@@ -176,11 +161,11 @@ def _tokens(
     ids = tokenizer.encode(text, add_special_tokens=False)
     back = str(tokenizer.decode(ids, skip_special_tokens=False))
     if set(ids) & set(stops):
-        raise _Stop(
+        raise Stop(
             "a stop token occurs within a perfect answer, so that answer can never be written", "see eos_token_id"
         )
     if not chat.well_formed(back) or chat.split(back)[1] != chat.split(text)[1]:
-        raise _Stop(
+        raise Stop(
             f"the tokenizer does not keep an answer: {text[:80]!r} comes back as {back[:80]!r}",
             "use another base or template",
         )
@@ -209,22 +194,13 @@ def _turn_ends(tokenizer: PreTrainedTokenizerBase, stops: Sequence[int]) -> None
     tail = str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition("the reply")[2].lstrip()
     first = tokenizer.encode(tail, add_special_tokens=False)[:1]
     if not first or first[0] not in stops:
-        raise _Stop(
+        raise Stop(
             f"the chat template ends a turn with {tail[:20]!r}, which is no stop token, so answers would run on",
             "add its id to eos_token_id in generation_config.json",
         )
 
 
 # (c) problems enough, prompts short enough
-
-
-def _rollouts(rl: RL) -> int:
-    return math.ceil(rl.max_steps / rl.steps_per_generation)
-
-
-def _problems(rl: RL) -> int:
-    """Problems that the run draws (without the redraws of dynamic sampling)."""
-    return _rollouts(rl) * rl.problems_per_step * rl.steps_per_generation
 
 
 def _held_out(config: Run, task: Mixture, eval_tasks: dict[str, Task]) -> dict[str, list[Problem]]:
@@ -246,7 +222,7 @@ def _held_out(config: Run, task: Mixture, eval_tasks: dict[str, Task]) -> dict[s
         fix = (
             "lower rl.eval_problems, or set rl.eval_steps = 0" if probe else "lower eval.problems (or rl.eval_problems)"
         )
-        raise _Stop(str(error), fix) from error
+        raise Stop(str(error), fix) from error
     return held
 
 
@@ -258,15 +234,15 @@ def _supply(
     rl = config.rl
     assert rl is not None
     if rl.num_generations < 2:
-        raise _Stop("a group of 1 has nothing to compare its answer with", "set rl.num_generations to 2 or more")
+        raise Stop("a group of 1 has nothing to compare its answer with", "set rl.num_generations to 2 or more")
     need = rl.problems_per_step * rl.steps_per_generation
     different = len({p.key for p in drawn})
     if different < min(need, len(drawn)):
-        raise _Stop(
+        raise Stop(
             f"{different} different training problems, but a rollout takes {need}",
             "add problems, or lower rl.problems_per_step",
         )
-    total, shares = _problems(rl), sum(task.shares.values())
+    total, shares = draws(rl), sum(task.shares.values())
     for name, one in task.tasks.items():
         size: Callable[[str], int] | None = getattr(one, "size", None)
         if size is not None:
@@ -297,7 +273,7 @@ def _supply(
     if context is not None and n > context:
         room = context - (n - cap)
         fix = f"set {key} = {room} or less" if room > 0 else "leave that problem out"
-        raise _Stop(
+        raise Stop(
             f"problem {problem} has {n - cap} tokens, and {n} with its answer; the model's context is {context}", fix
         )
     yield Finding(
@@ -318,16 +294,14 @@ def _contamination(config: Run, start: Path, drawn: list[Problem], held: dict[st
         try:
             corpus = np.load(file, allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
-            raise _Stop(f"{file}: no readable list of hashes", "copy the base again, or delete that file") from error
+            raise Stop(f"{file}: no readable list of hashes", "copy the base again, or delete that file") from error
     prompts = {p.key for p in drawn}
-    capped = (
-        f" (the first {len(drawn):,} of {_problems(config.rl):,} draws)" if len(drawn) < _problems(config.rl) else ""
-    )
+    capped = f" (the first {len(drawn):,} of {draws(config.rl):,} draws)" if len(drawn) < draws(config.rl) else ""
     counts: dict[str, int] = {}
     for name, problems in held.items():
         both = [p for p in problems if p.key in prompts]
         if both:
-            raise _Stop(
+            raise Stop(
                 f"{len(both)} of {len(problems)} {name} problems are among the RL prompts, first {both[0].id}",
                 "make the files disjoint: what is tested must not be trained on",
             )
@@ -336,7 +310,7 @@ def _contamination(config: Run, start: Path, drawn: list[Problem], held: dict[st
             at = np.searchsorted(corpus, keys)
             hits = np.flatnonzero(corpus[np.minimum(at, len(corpus) - 1)] == keys) if len(corpus) else at[:0]
             if len(hits):
-                raise _Stop(
+                raise Stop(
                     f"{len(hits)} of {len(problems)} {name} problems are in the base's corpus, first "
                     f"{problems[hits[0]].id}",
                     "use another base, or rebuild it without them",
@@ -353,179 +327,3 @@ def _contamination(config: Run, start: Path, drawn: list[Problem], held: dict[st
             "the base's corpus is unknown (no corpus_keys.npy): it may have seen the test problems",
             "trust the difference before and after, not the level",
         )
-
-
-# (e) and (f): let the base try, and count
-
-
-def _probe(
-    config: Run, start: Path, policy: Policy, tokenizer: PreTrainedTokenizerBase, task: Mixture, grade: Grade
-) -> Iterator[Finding]:
-    """A small rollout at the run's own sampling: does it end, does it score, do engine and learner agree, how fast."""
-    rl = config.rl
-    assert rl is not None
-    problems = [
-        replace(p, id=f"{i}:{p.id}") for i, p in enumerate(task.problem(config.seed, "train", i) for i in range(PROBES))
-    ]
-    n = min(rl.num_generations, PROBE_SAMPLES)
-    player = engine.local(policy, tokenizer, start, rl.engine)
-    asked = requests(problems, n, rl.sampling, config.seed, config.template, tokenizer, task)
-    list(player.sample([replace(r, max_tokens=2) for r in asked[:2]]))  # compiles and warms up
-    began = time.monotonic()
-    samples = list(player.sample(asked))
-    seconds = time.monotonic() - began
-    player.close()
-    try:
-        groups = gather(samples, problems, grade, n)
-    except RewardError as error:
-        raise _Stop(str(error)) from error
-    written = sum(len(s.ids) for s in samples)
-    yield from _endings(rl, samples)
-    yield from _signal(rl, task, groups)
-    faults = [s.error for g in groups for s in g.scores if s.total is None]
-    if len(faults) > UNGRADED_LIMIT * len(samples):
-        raise _Stop(f"{len(faults)} of {len(samples)} answers could not be graded: {faults[0]}", "mend the reward")
-    gap, per_token = _agreement(rl, policy, groups)
-    if gap > 0.1:
-        what = f"engine and learner disagree by {gap:.2f} in a token's log-probability"
-        yield Finding(
-            "stop" if gap > 0.5 else "warn",
-            what,
-            "set rl.learner.dtype = 'float32'; if it stays, the engine is at fault",
-        )
-    else:
-        yield Finding("ok", f"engine and learner agree to {gap:.4f} in a token's log-probability")
-    yield from arithmetic(rl)
-    yield _memory(rl, policy, max(len(s.prompt_ids) for s in samples))
-    mean = written / len(samples)
-    answers = _problems(rl) * rl.num_generations
-    prompt = float(np.mean([len(s.prompt_ids) for s in samples]))
-    passes = 1 + (rl.steps_per_generation > 1) / 3 + (rl.beta > 0) / 3  # a scoring pass is about a third of an update
-    hours = (answers * mean * seconds / written + answers * (mean + prompt) * per_token * passes) / 3600
-    time_ = (
-        f"{hours:.1f} hours"
-        if hours >= 1
-        else f"{60 * hours:.0f} minutes"
-        if hours > 1 / 30
-        else f"{3600 * hours:.0f} seconds"
-    )
-    yield Finding(
-        "ok",
-        f"about {time_} at today's {mean:.0f} tokens an answer ({written / seconds:,.0f} tokens/s sampled, "
-        f"{1 / per_token:,.0f} tokens/s learnt); longer answers take longer",
-    )
-
-
-def _endings(rl: RL, samples: list[Sample]) -> Iterator[Finding]:
-    cut = float(np.mean([s.stop == "length" for s in samples]))
-    length = float(np.mean([len(s.ids) for s in samples]))
-    cap = rl.sampling.max_tokens
-    if cut == 1:
-        raise _Stop(
-            f"none of {len(samples)} answers ended by itself within {cap} tokens, so none could have the required form",
-            f"raise rl.sampling.max_tokens to {4 * cap}; if still none ends, the base does not know its stop token: "
-            "fine-tune it first",
-        )
-    what = f"{cut:.0%} of {len(samples)} answers are cut at {cap} tokens (mean length {length:.0f})"
-    if cut > 0.5:
-        yield Finding(
-            "warn",
-            f"{what}: most of the training would be about cut answers",
-            f"raise rl.sampling.max_tokens to {2 * cap}",
-        )
-    elif cut > 0.1:
-        yield Finding("warn", what, f"raise rl.sampling.max_tokens to {2 * cap} if that stays so in the first steps")
-    else:
-        yield Finding("ok", what)
-
-
-def _signal(rl: RL, task: Mixture, groups: list[Group]) -> Iterator[Finding]:
-    """Does my base have signal on my task?"""
-    judge = rewards.each(rewards.shipped(task.check, task.checks), {"accuracy": 1.0, "format": 1.0})
-    parts = [[s.parts for s in judge(g.problem, g.samples)] for g in groups]
-    n = len(groups[0].samples)
-    right = [sum(p.get("accuracy", 0.0) for p in row) for row in parts]
-    form = float(np.mean([p["format"] for row in parts for p in row]))
-    solved, teach = sum(r > 0 for r in right), sum(informative(g) for g in groups)
-    facts = (
-        f"the base solves {solved} of {len(groups)} problems within {n} tries (pass@1 "
-        f"{sum(right) / (n * len(groups)):.0%}), "
-        f"{form:.0%} of its answers have the required form, {teach} of {len(groups)} groups have rewards that differ"
-    )
-    if sum(right) == n * len(groups):
-        yield Finding("warn", f"{facts}: it can do this already", "give it harder problems")
-    elif not solved:
-        rest = "; only the form could be learnt" if teach else ", so nothing could be learnt"
-        yield Finding(
-            "warn",
-            f"does the base have signal on this task? No: {facts}{rest}",
-            "give it easier problems first; or a larger rl.num_generations; or fine-tune it on some solutions",
-        )
-    elif teach < len(groups) / 4:
-        yield Finding(
-            "warn",
-            f"does the base have signal on this task? Little: {facts}",
-            f"raise rl.num_generations to {2 * rl.num_generations}, or set rl.dynamic_sampling = true",
-        )
-    else:
-        yield Finding("ok", f"does the base have signal on this task? Yes: {facts}")
-
-
-def _agreement(rl: RL, policy: Policy, groups: list[Group]) -> tuple[float, float]:
-    """(mean absolute gap between the engine's and the learner's log-probs, seconds a token of forward and backward)."""
-    rows = [replace(e, weight=e.advantage) for e in examples_of(groups, lambda r: np.ones_like(r))]
-    first = next(micro_batches([len(e.ids) for e in rows], min(rl.learner.tokens_per_micro_batch, 8192)))
-    batch = collate([rows[i] for i in first], rl.learner.device)
-    for _ in range(2):  # the first pass compiles and warms up
-        began = time.monotonic()
-        logp = outputs(policy, batch, entropy=True).logp
-        assert logp is not None
-        logp.sum().backward()
-        seconds = time.monotonic() - began
-    policy.zero_grad(set_to_none=True)
-    assert logp is not None
-    assert batch.sampler_logp is not None
-    gap = (logp.detach() - batch.sampler_logp)[batch.mask].abs().mean()
-    return float(gap), seconds / sum(len(rows[i].ids) for i in first)
-
-
-def arithmetic(rl: RL) -> Iterator[Finding]:
-    """The batch in words: nothing is derived behind the user's back."""
-    k, answers = rl.steps_per_generation, rl.problems_per_step * rl.num_generations
-    updates = _rollouts(rl) * k
-    sampled = f"a rollout of {answers * k:,} answers feeds {k} updates" if k > 1 else "1 update a rollout"
-    yield Finding(
-        "ok",
-        f"{rl.problems_per_step} problems x {rl.num_generations} samples = {answers:,} answers a step, {sampled}, "
-        f"{updates:,} updates = {answers * updates:,} answers, at most {answers * updates * rl.sampling.max_tokens:,} "
-        "tokens",
-    )
-    if updates != rl.max_steps:
-        yield Finding(
-            "warn",
-            f"a rollout feeds {k} updates, so {rl.max_steps} cannot end on one",
-            f"set rl.max_steps = {updates}",
-        )
-
-
-def _memory(rl: RL, policy: Policy, prompt: int) -> Finding:
-    """What will be held at once, part by part."""
-    size = sum(p.numel() for p in policy.parameters())
-    found = memory.parts(rl, policy.config.get_text_config().to_dict(), size, prompt, lanes(policy))
-    total = sum(found.values())
-    what = f"{size / 1e6:.1f}M parameters; memory about {_mb(total)}: " + ", ".join(
-        f"{k} {_mb(v)}" for k, v in found.items()
-    )
-    if rl.learner.device.startswith("cuda"):
-        free = torch.cuda.mem_get_info(rl.learner.device)[0]
-    else:
-        free = psutil.virtual_memory().available + memory.RUNTIME
-    if total < 0.8 * free:
-        return Finding("ok", f"{what} (of {_mb(free)} free)")
-    largest = max(("cache", "activations"), key=found.__getitem__)
-    fix = "rl.engine.max_num_seqs" if largest == "cache" else "rl.learner.tokens_per_micro_batch"
-    return Finding("warn", f"{what}, but only {_mb(free)} are free", f"lower {fix}; the results stay the same")
-
-
-def _mb(count: float) -> str:
-    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"

@@ -16,8 +16,9 @@ from typing import Any
 
 from incentive import chat, rewards, suites
 from incentive.config import ConfigError, Engine, Sampling
+from incentive.files import write_json
+from incentive.keys import folder_key
 from incentive.records import Problem, Sample, Score
-from incentive.run import folder_key, write_json
 from incentive.stages import benchmark
 from incentive.suites import Suite
 from incentive.tasks import checks, distinct
@@ -208,3 +209,48 @@ def slots_of(policy: Any, tokens: int, path: Path) -> int:
     slots = rows_that_fit(policy, tokens, 256)
     write_json(path, {"max_num_seqs": slots})
     return slots
+
+
+def told(found: dict[str, Any]) -> list[str]:
+    """The results of suites in words; what differs from a suite's own protocol is said."""
+    lines = [line for name, about in found["suites"].items() for line in _told_suite(name, about, found["template"])]
+    for name, result in found["tasks"].items():
+        lines += _told_task(name, result)
+    return [*lines, f"answers and results: {found['directory']}"]
+
+
+def _told_suite(name: str, about: dict[str, Any], template: str) -> list[str]:
+    asked = f"k = {about['k']}, T {about['temperature']:g}, top-p {about['top_p']:g}, {about['max_tokens']} tokens"
+    lines = [f"{name}: {asked}, template {template}"]
+    if about["k"] != about["suite_k"] or about["max_tokens"] != about["suite_max_tokens"]:
+        lines.append(f"  not as the suite states it: k = {about['suite_k']}, {about['suite_max_tokens']} tokens")
+    if "data" in about:
+        left = sum(about["left_out"].values())
+        rows = f", {left} rows left out" if left else ""
+        lines.append(f"  {about['data']['dataset']} at {about['data']['revision'][:12]}{rows}")
+    if "sandbox" in about:
+        lines.append(f"  programs ran in the sandbox tier {about['sandbox']}")
+    return lines
+
+
+def _told_task(name: str, result: dict[str, Any]) -> list[str]:
+    def interval(key: str) -> str:
+        return "   95% interval {:.1%} to {:.1%}".format(*result[key]) if key in result else ""
+
+    lines = [
+        f"{name}: {result['problems']} problems, {result['samples']} answers each",
+        f"  pass@1            {result['pass@1']:.1%}{interval('ci95')}",
+    ]
+    for key in (k for k in result if k.startswith(("pass@", "cons@")) and k != "pass@1" and "ci95" not in k):
+        lines.append(f"  {key:16}  {result[key]:.1%}{interval(f'{key}_ci95')}")
+    for key in ("prompt_loose", "instruction_strict", "instruction_loose"):
+        if key in result:
+            lines.append(f"  {key.replace('_', ', '):16}  {result[key]:.1%}")
+    lines += [
+        f"  marked an answer  {result['marked']:.1%}",
+        f"  ended by itself   {result['stop']['stop']:.1%}",
+        f"  tokens an answer  {result['mean_tokens']:.1f}",
+    ]
+    if result["ungraded"]:
+        lines.append(f"  could not be graded, counted as wrong: {result['ungraded']}")
+    return lines

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from incentive.console import Device, Longest, Temperature, Threads, TopP, counter, guarded, sampling, tell
 
 Model = Annotated[
     str, typer.Argument(help="Checkpoint folder, run directory, or a name: base-mini.", show_default=False)
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Where answers and results go.  [default: under evals/]")]
 Seed = Annotated[int, typer.Option(help="Of the answers.")]
-Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token.")]
-TopP = Annotated[float, typer.Option("--top-p", help="Nucleus; the paper's is 0.95.")]
 MaxTokens = Annotated[
     int | None, typer.Option("--max-tokens", min=1, help="Longest answer.  [default: 32768; tasks of the world: 320]")
 ]
@@ -22,23 +21,8 @@ Template = Annotated[
     str | None,
     typer.Option(help="mini, r1-zero or chat.  [default: the model's chat template; tasks of the world: mini]"),
 ]
-Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
 Number = Annotated[int | None, typer.Option("--problems", min=1, help="Only so many requests of each set.")]
-
-
-def _sampling(max_tokens: int, temperature: float, top_p: float) -> Any:
-    from incentive.cli import _settings
-
-    return _settings(max_tokens, temperature, top_p)
-
-
-def _say(found: dict[str, Any], told: Any, as_json: bool) -> None:
-    from incentive.cli import _out
-
-    for line in [json.dumps(found, indent=2)] if as_json else told(found):
-        _out(line)
 
 
 def judge(
@@ -72,18 +56,16 @@ def judge(
       incentive judge my-model other-model --judge judge.toml --prompts arena-hard
       incentive judge my-model gpt4_outputs.json --judge my-judge --prompts alpaca_eval.json
     """
-    from incentive.cli import _counter, _guarded
-
-    with _guarded():
+    with guarded():
         from incentive import arena
         from incentive.tasks import SHIPPED
 
-        how = _sampling(max_tokens or (320 if prompts in SHIPPED else 32768), temperature, top_p)
+        how = sampling(max_tokens or (320 if prompts in SHIPPED else 32768), temperature, top_p)
         found = arena.evaluate(
             a, b, judge, of=prompts, problems=problems, seed=seed, sampling=how, template=template, out=out,
-            threads=threads, device=device, count=_counter(),
+            threads=threads, device=device, count=counter(),
         )  # fmt: skip
-        _say(found, arena.told, as_json)
+        tell(found, arena.told, as_json)
 
 
 def safety(
@@ -136,9 +118,7 @@ def safety(
       incentive safety my-model --judge judge.toml --prompts xstest --data xstest_prompts.csv
       incentive safety runs/r1-mini --judge world --prompts harm --prompts harm-zh --risk-control runs/r1-mini/safety/model
     """
-    from incentive.cli import _counter, _guarded
-
-    with _guarded():
+    with guarded():
         from incentive.config import ConfigError
         from incentive.safety import evaluate as module
         from incentive.safety.control import KEYWORDS
@@ -147,13 +127,13 @@ def safety(
         if keywords is not None and control is None:
             raise ConfigError("--keywords belong to a risk control\nGive its reviewer with --risk-control.")
         of = prompts or ["own"]
-        how = _sampling(max_tokens or (320 if all(p in WORLD for p in of) else 32768), temperature, top_p)
+        how = sampling(max_tokens or (320 if all(p in WORLD for p in of) else 32768), temperature, top_p)
         found = module.evaluate(
             model, judge, of=of, jailbreaks=jailbreak or [], control=control, keywords=keywords or KEYWORDS, final=final,
             data=data, problems=problems, k=samples, seed=seed, sampling=how, template=template, out=out, threads=threads,
-            device=device, count=_counter(),
+            device=device, count=counter(),
         )  # fmt: skip
-        _say(found, module.told, as_json)
+        tell(found, module.told, as_json)
 
 
 def bias(
@@ -163,7 +143,7 @@ def bias(
     seed: Seed = 0,
     temperature: Temperature = 0.6,
     top_p: TopP = 0.95,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")] = 32768,
+    max_tokens: Longest = 32768,
     template: Annotated[
         str | None, typer.Option(help="mini, r1-zero or chat.  [default: the model's chat template]")
     ] = None,
@@ -178,13 +158,11 @@ def bias(
       incentive bias my-model
       incentive bias my-model --samples 8 --max-tokens 8192 --out evals/my-bias
     """
-    from incentive.cli import _counter, _guarded
-
-    with _guarded():
+    with guarded():
         from incentive import bias as module
 
         found = module.evaluate(
-            model, k=samples, seed=seed, sampling=_sampling(max_tokens, temperature, top_p), template=template, out=out,
-            threads=threads, device=device, count=_counter(),
+            model, k=samples, seed=seed, sampling=sampling(max_tokens, temperature, top_p), template=template, out=out,
+            threads=threads, device=device, count=counter(),
         )  # fmt: skip
-        _say(found, module.told, as_json)
+        tell(found, module.told, as_json)

@@ -8,8 +8,6 @@ pipe asks the run to save and stop.
 from __future__ import annotations
 
 import contextlib
-import itertools
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -20,51 +18,18 @@ from incentive import config
 from incentive.ahead import Ahead, Planned, rows_of, seconds
 from incentive.config import SFT, Draw, RewardModel
 from incentive.ledger import duration
-from incentive.run import Interrupt
+from incentive.stage import Interrupt
+from incentive.terminal import ascii_only, printable, rich_terminal, silence
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from incentive.records import Group, Sample
 
-BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 REDRAW, LINE = 0.25, 3.0  # seconds between redraws of the panel, between plain lines within a phase
 BATCH = 64  # problems that a stage that samples asks at once
 STALL = 300.0  # seconds without an event after which a phase is named as stalled
 MARKS = {"ok": "ok  ", "warn": "warn", "stop": "STOP"}
-
-
-def ascii_only(stream: Any = None) -> bool:
-    """Whether the stream or the locale shows ASCII alone. (Under LC_ALL=C Python turns to UTF-8, the terminal not.)"""
-    encoding = str(getattr(stream or sys.stdout, "encoding", None) or "ascii").lower()
-    locale = next((v for k in ("LC_ALL", "LC_CTYPE", "LANG") if (v := os.environ.get(k))), "")
-    return "utf" not in encoding or locale in ("C", "POSIX")
-
-
-def rich_terminal(plain: bool | None = None) -> bool:
-    """Whether to draw: a terminal that can, and nobody asked for plain lines."""
-    if plain is not None:
-        return not plain
-    quiet = os.environ.get("CI") or os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
-    return sys.stdout.isatty() and not quiet and not ascii_only()
-
-
-def printable(text: str, ascii_: bool = False) -> str:
-    """A model's text without control characters: it must not drive the terminal."""
-    clean = "".join(c if c == "\n" or c.isprintable() else "?" for c in text)
-    return clean.encode("ascii", "replace").decode() if ascii_ else clean
-
-
-def sparkline(values: Sequence[float], width: int, low: float, high: float | None = None, bars: str = BARS) -> str:
-    """The last character is the latest value; more values than `width` are averaged in equal shares."""
-    if not values:
-        return ""
-    if len(values) > width:
-        cuts = [round(i * len(values) / width) for i in range(width + 1)]
-        values = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(cuts)]
-    span = (max(values) if high is None else high) - low
-    levels = [min(1.0, max(0.0, (v - low) / span)) if span > 0 else 0.0 for v in values]
-    return "".join(bars[round(x * (len(bars) - 1))] for x in levels)
 
 
 def pick(groups: list[Group]) -> tuple[str, Sample, bool] | None:
@@ -131,9 +96,9 @@ class View:
             self._live = Live(console=self._console, auto_refresh=False, redirect_stderr=False, redirect_stdout=False)
             with self._guarded():
                 self._live.start()
-        from incentive.doctor import Watch
+        from incentive.doctor import Watchdog
 
-        self._watch = Watch(STALL, self.say, self.dir / "stacks.txt")
+        self._watch = Watchdog(STALL, self.say, self.dir / "stacks.txt")
         self._watch.__enter__()
         return self
 
@@ -261,8 +226,11 @@ class View:
             advice = f"\n        -> {f.advice}" if f.advice and f.level != "ok" else ""
             lines.append(f"  {MARKS.get(f.level, f.level)}  {f.what}{advice}")
         if self._live is not None and self._console is not None:
+            from incentive.panel import STYLES
+
             with self._guarded():
-                for line, style in zip(lines, ["bold", *(_STYLES.get(f.level, "") for f in findings)], strict=True):
+                styles = ["bold", *(STYLES.get(f.level, "") for f in findings)]
+                for line, style in zip(lines, styles, strict=True):
                     self._console.print(printable(line), style=style, markup=False, highlight=False)
         else:
             self.tell(lines)
@@ -361,128 +329,10 @@ class View:
             self._live.update(self.panel(), refresh=True)
 
     def panel(self) -> RenderableType:
-        from rich import box
-        from rich.console import Group as Rows
-        from rich.panel import Panel
-        from rich.text import Text
+        """What is drawn now."""
+        from incentive.panel import panel
 
-        width = self._console.width if self._console else 80
-        inner = max(30, min(width, 110) - 4)
-        parts: list[RenderableType] = [self._bar(inner)]
-        if self.ahead.stages:
-            parts.append(self._stages())
-        if self.reinforced or (self.stage == "base" and self.rows):
-            parts += [Text(), self._curves(inner)]
-        if self.reinforced and self.thought:
-            parts += [Text(), self._thought(inner)]
-        passed, money = self.cost()
-        cores = f"{self.settings.threads} core" + ("s" if self.settings.threads > 1 else "")
-        price = f"${self.settings.price_per_core_hour:g} a core-hour, {cores}"
-        parts += [Text(), Text(f"{duration(passed)} so far   ${money:.4f} at {price}", style="dim")]
-        for f in self.findings:
-            parts.append(Text(f"{f.level}: {f.what}; {f.advice}", style=_STYLES.get(f.level, "")))
-        title = f" {self.settings.recipe}: {self.ahead.label(self.stage) or 'starting'} "
-        return Panel(
-            Rows(*parts), title=title, title_align="left", width=inner + 4, box=box.ROUNDED, border_style="cyan"
-        )
-
-    def _bar(self, width: int) -> RenderableType:
-        from rich.text import Text
-
-        if self.reinforced:
-            done, total, rate = self.step, self.steps, self.curve("time/step")[-20:]
-            pace = f"{sum(rate) / len(rate):.1f} s a step" if rate else ""
-            now = (
-                f"sampling {self.done}/{self.total}"
-                if self.phase == "sampling"
-                else _PHASES.get(self.phase, self.phase)
-            )
-            head = f"step {done}/{total}"
-        else:
-            done, total = self.done, self.total
-            made, passed = done - self.first, time.monotonic() - self.phase_began
-            pace, now = (f"{made / passed:.1f}/s" if made and passed > 0.5 else ""), ""
-            head = f"{self.phase_name()} {done:,}/{total:,}" if total else "getting ready"
-        left = self.seconds_left()
-        ahead = f"{duration(left)} left" if left is not None and done < total else ""
-        words = "   ".join(w for w in (head, pace, ahead, now) if w)
-        room = max(10, min(30, width - len(words) - 3))
-        full = round(room * done / total) if total else 0
-        text = Text("━" * full, style="green")
-        return text.append("━" * (room - full), style="bright_black").append(f"   {words}", style="bold")
-
-    def _stages(self) -> RenderableType:
-        """Every stage: done, running, ahead; and how long those ahead will take."""
-        from rich.text import Text
-
-        text = Text()
-        for n, name in enumerate(self.ahead.names[: self.ahead.last + 1]):
-            mark, style = ("✓", "green") if n < self.ahead.at else ("▸", "bold") if n == self.ahead.at else ("·", "dim")
-            text.append(f"{mark} {name}  ", style=style)
-        if time := self.ahead.time():
-            text.append(f"\nafter this stage {time}", style="dim")
-        return text
-
-    def _curves(self, width: int) -> RenderableType:
-        from rich.table import Table
-        from rich.text import Text
-
-        room = max(8, width - 42)
-        grid = Table.grid(padding=(0, 1))
-        for how in ("left", "right", "left", "left"):
-            grid.add_column(justify=how, no_wrap=True)
-        rows = _BASE_CURVES if self.stage == "base" else _CURVES
-        for name, key, form, top, style in rows:
-            values = self.curve(key)
-            if not values:
-                continue
-            start = sum(values[:3]) / len(values[:3])
-            now = sum(values[-3:]) / len(values[-3:])
-            gain = f"x{now / start:.1f}" if top is None and start > 0 and self.reinforced else ""
-            if top is not None and len(values) > 1:
-                gain = f"from {form.format(values[0])}"
-            line = Text(sparkline(values, room, 0.0, top), style=style)
-            grid.add_row(name, Text(form.format(values[-1]), style="bold"), Text(gain, style="dim"), line)
-        return grid
-
-    def _thought(self, width: int) -> RenderableType:
-        from rich.text import Text
-
-        from incentive import chat
-
-        assert self.thought is not None
-        prompt, sample, right = self.thought
-        thinking, answer = chat.split(sample.text)
-        text = Text(f"a thought of step {self.thought_step}: ", style="dim").append(printable(prompt), style="not dim")
-        lines = [line[: width - 2] for line in printable(thinking).split("\n")]
-        if len(lines) > 8:
-            lines = [*lines[:4], f"... {len(lines) - 7} lines ...", *lines[-3:]]
-        for line in lines:
-            text.append(f"\n  {line}", style="italic bright_black")
-        said = printable(answer) if answer is not None else "no answer"
-        text.append("\n  " + said[: width - 12], style="bold green" if right else "bold red")
-        text.append("  right" if right else "  wrong", style="dim")
-        return text
-
-
-_STYLES = {"ok": "green", "warn": "yellow", "stop": "bold red"}
-_PHASES = {"update": "updating", "probe": "probing val", "save": "saving"}
-_CURVES: tuple[tuple[str, str, str, float | None, str], ...] = (  # name, key, how it reads, top (None: its own), style
-    ("right answers", "rewards/accuracy/mean", "{:.0%}", 1.0, "green"),
-    ("  on held-out val", "val/accuracy", "{:.0%}", 1.0, "green"),
-    ("thinking, tokens", "completions/mean_length", "{:.0f}", None, "cyan"),
-    ("reflections each", "emergence/reflections_per_response", "{:.2f}", None, "magenta"),
-    ("cut at the cap", "completions/clipped_ratio", "{:.0%}", 1.0, "yellow"),
-)
-_BASE_CURVES: tuple[tuple[str, str, str, float | None, str], ...] = (("loss", "loss", "{:.3f}", None, "cyan"),)
-
-
-def silence(stream: Any = None) -> None:
-    """Send further output nowhere: its reader is gone, and Python's own flush at exit would complain."""
-    with contextlib.suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, (stream or sys.stdout).fileno())
-        os.close(null)
+        return panel(self, self._console.width if self._console else 80)
 
 
 # the last words

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from incentive import chat
+from incentive.keys import folder_key
 from incentive.learner import score
 from incentive.model.checkpoint import CheckpointError, resolve
 from incentive.model.plain import Plain
@@ -23,7 +24,6 @@ from incentive.model.scored import Scored, load_scored, rows_of
 from incentive.preferences import Prompt
 from incentive.records import Example, Problem, Sample
 from incentive.rewards import Reward
-from incentive.run import folder_key
 from incentive.threads import lanes
 
 

@@ -30,9 +30,9 @@ from typing import Any
 import zstandard
 
 from incentive import chat
+from incentive.files import RunError, write_lines
 from incentive.measure import wilson
 from incentive.records import hash64, to_json
-from incentive.run import RunError, write_lines
 
 Prompt = str | list[dict[str, str]]
 Judge = Callable[[Prompt, str, str], float | None]

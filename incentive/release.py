@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from incentive import card
+from incentive.files import RunError, file_hash, write_atomic, write_folder, write_json
+from incentive.keys import folder_key
 from incentive.report.read import RunFiles, inputs, read_run
-from incentive.run import RunError, file_hash, folder_key, write_atomic, write_folder, write_json
 
 MODEL_FILES = (
     "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",

@@ -16,9 +16,11 @@ from pathlib import Path
 from random import Random
 
 from incentive import bias, config, tokenizer
+from incentive.files import write_folder, write_lines
+from incentive.keys import Artifact
 from incentive.model.checkpoint import save_policy
 from incentive.records import hash64
-from incentive.run import Artifact, Stage, write_folder, write_lines
+from incentive.stage import Stage
 from incentive.stages.pretrain import init, text_of
 from incentive.stages.sft import sft
 

@@ -21,11 +21,12 @@ import torch
 
 from incentive import chat, config
 from incentive.hacking import Monitor
+from incentive.keys import Artifact
 from incentive.model.checkpoint import resolve
 from incentive.model_reward import ModelReward
 from incentive.preferences import Judge, Label, Prompt, make_pairs, write
 from incentive.records import Problem, Sample
-from incentive.run import Artifact, Stage
+from incentive.stage import Stage
 from incentive.stages.reward_model import reward_model
 
 BASE = Artifact("weights", resolve("base-mini"))

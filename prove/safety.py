@@ -21,11 +21,13 @@ from random import Random
 from typing import Any
 
 from incentive import arena, config, proxy, tokenizer
+from incentive.files import write_folder, write_lines
+from incentive.keys import Artifact
 from incentive.model.checkpoint import save_policy
 from incentive.preferences import Label, write
 from incentive.records import hash64
-from incentive.run import Artifact, Stage, write_folder, write_lines
 from incentive.safety import evaluate, jailbreak
+from incentive.stage import Stage
 from incentive.stages.pretrain import init, text_of
 from incentive.stages.reward_model import reward_model
 from incentive.stages.sft import sft

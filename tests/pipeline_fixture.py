@@ -14,8 +14,9 @@ from typing import Any
 from report_fixture import row
 
 from incentive.calibration import of_labels, of_pairs
+from incentive.files import write_json
 from incentive.measure import wilson
-from incentive.run import Stage, write_json
+from incentive.stage import Stage
 
 TASKS = (
     "countdown3",

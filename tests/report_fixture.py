@@ -17,8 +17,9 @@ import numpy as np
 import zstandard
 
 from incentive import chat, config, measure
+from incentive.files import write_json
 from incentive.records import Group, Problem, Sample, Score, to_json
-from incentive.run import Stage, write_json
+from incentive.stage import Stage
 
 TASKS = ("countdown3", "countdown4")
 EVIL = "<script>alert('owned')</script><img src=x onerror=alert(1)> wait \ud800\u202e"

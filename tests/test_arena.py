@@ -16,10 +16,10 @@ from test_judge import Server, server  # noqa: F401  a fixture
 
 from incentive import arena, asker
 from incentive.config import ConfigError
+from incentive.files import RunError, read_lines
 from incentive.judge import Judged, weighted
 from incentive.ledger import fold
 from incentive.records import Problem
-from incentive.run import RunError, read_lines
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> Path:

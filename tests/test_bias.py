@@ -15,7 +15,7 @@ pytest.importorskip("bandit")
 from incentive import bias, scan
 from incentive.bias import ARMS, MENTIONS, TASKS, Coded
 from incentive.config import ConfigError, Sampling
-from incentive.run import read_lines
+from incentive.files import read_lines
 from incentive.scan import Scan
 
 

@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 
 from incentive import config, live, recipes
 from incentive.cli import app
+from incentive.panel import sparkline
 from incentive.recipes.plan import plan
 from incentive.records import Group, Problem, Sample, Score
+from incentive.terminal import printable
 
 np = pytest.importorskip("numpy")
 
@@ -374,15 +376,15 @@ def test_report_needs_a_run(tmp_path: Path, finished: tuple[Path, str]) -> None:
 
 
 def test_sparkline_averages_and_clips() -> None:
-    assert live.sparkline([0, 1], 8, 0, 1) == "▁█"
-    assert live.sparkline([0, 0, 1, 1], 2, 0, 1, "_#") == "_#"
-    assert live.sparkline([0, 0], 8, 0) == "▁▁"
-    assert live.sparkline([], 8, 0) == ""
+    assert sparkline([0, 1], 8, 0, 1) == "▁█"
+    assert sparkline([0, 0, 1, 1], 2, 0, 1, "_#") == "_#"
+    assert sparkline([0, 0], 8, 0) == "▁▁"
+    assert sparkline([], 8, 0) == ""
 
 
 def test_model_text_cannot_drive_the_terminal() -> None:
-    assert live.printable("a\033[2Jb\r\x07\nü") == "a?[2Jb??\nü"
-    assert live.printable("ü", True) == "?"
+    assert printable("a\033[2Jb\r\x07\nü") == "a?[2Jb??\nü"
+    assert printable("ü", True) == "?"
 
 
 def group(texts: list[str], right: list[bool]) -> Group:

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from incentive.config import RL
-from incentive.contamination import Watch, drawn_by, in_corpus, meeting, texts_of
+from incentive.contamination import Contamination, drawn_by, in_corpus, meeting, texts_of
 from incentive.curation import Held, Text
+from incentive.files import RunError, write_lines
+from incentive.keys import Artifact
 from incentive.records import Problem, hash64
-from incentive.run import Artifact, RunError, write_lines
 from incentive.tasks import distinct, find
 
 LONG = "the quick brown fox jumps over the lazy dog and runs home to its den before night"
@@ -31,8 +32,8 @@ def data(folder: Path, *rows: dict, key: str = "data") -> Artifact:
     return Artifact("dataset", folder, key)
 
 
-def watch(folder: Path, said: list[str] | None = None, **asked: list[Problem]) -> Watch:
-    return Watch(folder / "contamination.json", asked, (said if said is not None else []).append)
+def contamination(folder: Path, said: list[str] | None = None, **asked: list[Problem]) -> Contamination:
+    return Contamination(folder / "contamination.json", asked, (said if said is not None else []).append)
 
 
 def test_each_way_of_meeting_is_found():
@@ -85,10 +86,10 @@ def test_rows_and_rollouts_are_read(tmp_path):
 def test_an_evaluation_problem_in_training_stops_the_run(tmp_path):
     task = find("countdown3")
     asked = distinct(task, 0, "test", 8)
-    seen = watch(tmp_path, countdown3=asked)
+    seen = contamination(tmp_path, countdown3=asked)
     seen.drawn("zero", task, 0, 64)  # other splits share nothing
     with pytest.raises(RunError, match=r"dev2 would learn from 1 evaluation problem.*first countdown3/train/7/3"):
-        watch(tmp_path, countdown3=[task.problem(7, "train", 3)]).drawn("dev2", task, 7, 8)
+        contamination(tmp_path, countdown3=[task.problem(7, "train", 3)]).drawn("dev2", task, 7, 8)
 
     class Mine:
         name = "mine"
@@ -99,7 +100,7 @@ def test_an_evaluation_problem_in_training_stops_the_run(tmp_path):
     with pytest.raises(
         RunError, match="zero would learn from 1 evaluation problem"
     ):  # a user's own, by its whole prompt
-        watch(tmp_path, mine=[free(LONG)]).drawn("zero", Mine(), 0, 3)
+        contamination(tmp_path, mine=[free(LONG)]).drawn("zero", Mine(), 0, 3)
     rows = data(tmp_path / "rows", {"prompt": "x", "response": "y", "key": asked[2].key})
     with pytest.raises(RunError, match="dev1 would learn from 1 evaluation problem"):
         seen.rows("dev1", [rows])
@@ -107,7 +108,9 @@ def test_an_evaluation_problem_in_training_stops_the_run(tmp_path):
 
 def test_shared_words_are_marked_and_do_not_stop(tmp_path):
     said: list[str] = []
-    seen = watch(tmp_path, said, mine=[free(LONG), free("a wholly different question of ten words or a few more")])
+    seen = contamination(
+        tmp_path, said, mine=[free(LONG), free("a wholly different question of ten words or a few more")]
+    )
     base = Artifact("weights", tmp_path / "base", "b")
     seen.base(base)
     seen.rows("dev1", [data(tmp_path / "rows", {"prompt": f"read: {LONG}", "response": "y"}, key="d")])
@@ -121,7 +124,7 @@ def test_shared_words_are_marked_and_do_not_stop(tmp_path):
 
 def test_what_lies_upstream_counts_and_nothing_else(tmp_path):
     task = find("logic")
-    seen = watch(tmp_path, logic=distinct(task, 0, "test", 5))
+    seen = contamination(tmp_path, logic=distinct(task, 0, "test", 5))
     base = Artifact("weights", tmp_path, "b")
     seen.base(base)
     seen.drawn("zero", task, 0, 4)
@@ -148,7 +151,7 @@ def test_the_corpus_of_a_base_is_looked_up_by_hash(tmp_path):
         tmp_path / "corpus_keys.npy", np.sort(np.array([hash64(asked[i].key) for i in (1, 4)] + [7], dtype=np.uint64))
     )
     assert in_corpus(tmp_path, asked) == [1, 4]
-    seen = watch(tmp_path, logic=asked)
+    seen = contamination(tmp_path, logic=asked)
     base = Artifact("weights", tmp_path, "b")
     seen.base(base)
     seen.base(base, "student's corpus")  # the same one

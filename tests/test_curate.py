@@ -16,9 +16,12 @@ from test_resume import Asked, files, rows
 
 from incentive import chat, config
 from incentive.curation import Held
+from incentive.files import RunError, read_lines, write_lines
+from incentive.keys import Artifact
 from incentive.model.checkpoint import load_policy
 from incentive.records import Problem, Sample, Split, hash64
-from incentive.run import Artifact, Run, RunError, Stage, Stopped, read_lines, write_lines
+from incentive.run import Run
+from incentive.stage import Stage, Stopped
 from incentive.stages.curate import curate, markdown, rows_at
 from incentive.stages.sft import examples_of, sft
 from incentive.tasks import Mixture

@@ -1,4 +1,4 @@
-"""Preflight finds what would make a run worthless; the doctor tells each problem once; the watch names what hangs."""
+"""Preflight finds what would make a run worthless; the doctor tells each problem once; the watchdog names what hangs."""
 
 # ruff: noqa: ARG001, ARG005  rewards, checks and golds have fixed signatures
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from incentive import config, guard, rewards, tasks
+from incentive import config, guard, rewards, tasks, trial
 from incentive.chat import TAGS
 from incentive.config import RL
-from incentive.doctor import Doctor, Finding, Watch
+from incentive.doctor import Doctor, Finding, Watchdog
 from incentive.records import Problem, hash64
 from incentive.tasks import Mixture
 from incentive.tasks.jsonl import Jsonl
@@ -275,8 +275,8 @@ def test_an_engine_with_stale_weights_stops(tiny_model: Path, monkeypatch: pytes
         player.load(weights.items(), 0)
         return player
 
-    made = guard.engine.local
-    monkeypatch.setattr(guard.engine, "local", stale)
+    made = trial.engine.local
+    monkeypatch.setattr(trial.engine, "local", stale)
     found = look(tiny_model, {"sampling": {"max_tokens": 300}})
     assert says(found, "engine and learner disagree by", "stop"), "\n".join(f.what for f in found)
 
@@ -391,24 +391,24 @@ def test_one_bad_step_of_a_slow_sign_is_no_news() -> None:
     assert feed([*[HEALTHY] * 8, HEALTHY | {"frac_reward_zero_std": 1.0}, *[HEALTHY] * 3]) == []
 
 
-# the watch
+# the watchdog
 
 
 def test_a_stall_is_named_once_with_every_stack(tmp_path: Path) -> None:
     said: list[str] = []
-    with Watch(0.2, said.append, tmp_path / "stacks.txt") as watch:
-        watch.beat("sampling")
+    with Watchdog(0.2, said.append, tmp_path / "stacks.txt") as watchdog:
+        watchdog.beat("sampling")
         until(lambda: bool(said))
         time.sleep(0.5)
         assert len(said) == 1
         assert re.search(r"no sign of life for \d+ s in phase 'sampling'; .*stacks.txt", said[0])
-        watch.beat("update")
+        watchdog.beat("update")
         until(lambda: len(said) == 2)
         assert "'update'" in said[1]
     text = (tmp_path / "stacks.txt").read_text()
     assert "in phase 'sampling'" in text
     assert "test_a_stall_is_named_once" in text
-    assert not [t for t in threading.enumerate() if t.name == "watch"]
+    assert not [t for t in threading.enumerate() if t.name == "watchdog"]
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -425,17 +425,17 @@ def test_beats_keep_it_quiet_and_a_broken_pipe_does_not_end_it(tmp_path: Path) -
         calls.append(text)
         raise BrokenPipeError
 
-    with Watch(30, say) as watch:
+    with Watchdog(30, say) as watchdog:
         for _ in range(5):
-            watch.beat("update")
+            watchdog.beat("update")
     assert calls == []
-    with Watch(0.05, say, tmp_path / "s.txt") as watch:
+    with Watchdog(0.05, say, tmp_path / "s.txt") as watchdog:
         until(lambda: len(calls) == 1)
-        watch.beat("x")
+        watchdog.beat("x")
         until(lambda: len(calls) == 2)
 
 
 def test_the_thread_ends_when_the_block_raises() -> None:
-    with pytest.raises(RuntimeError), Watch(60, print):
+    with pytest.raises(RuntimeError), Watchdog(60, print):
         raise RuntimeError
-    assert not [t for t in threading.enumerate() if t.name == "watch"]
+    assert not [t for t in threading.enumerate() if t.name == "watchdog"]

@@ -20,6 +20,7 @@ pytest.importorskip("httpx")
 from incentive import chat, endpoint
 from incentive.config import ConfigError, Endpoint, build
 from incentive.endpoint import Client, Reply
+from incentive.files import RunError
 from incentive.judge import (
     VERDICTS,
     Judged,
@@ -35,7 +36,7 @@ from incentive.judge import (
 from incentive.ledger import fold
 from incentive.records import Problem
 from incentive.rewrite import rewriter
-from incentive.run import RunError, Stage
+from incentive.stage import Stage
 
 Answer = Callable[[dict[str, Any]], tuple[int, dict[str, Any] | str, dict[str, str]]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -260,6 +261,24 @@ def test_reworded_trains_on_some_wordings_and_is_tested_on_its_own() -> None:
     assert task.problem(0, "val", 5).prompt == COUNTDOWN.problem(0, "val", 5).prompt
 
 
+def test_a_reworded_task_has_what_its_task_has_and_no_more() -> None:
+    class Plain:
+        name = "plain"
+
+        def problem(self, seed: int, split: str, i: int) -> Problem:
+            return Problem(f"{split}/{seed}/{i}", f"k{i}", "7*8?", "56", {})
+
+        def gold(self, problem: Problem) -> str:
+            return problem.answer
+
+    task = Reworded(Plain())
+    drawn = task.problem(0, "train", 0)
+    assert appears(task, drawn, "x=56") == 4  # the literal rule, for there is no other
+    assert not hasattr(task, "paraphrases")
+    assert copy.deepcopy(Reworded(COUNTDOWN)) == Reworded(COUNTDOWN)
+    assert Reworded(find("sums")).tool is find("sums").tool  # type: ignore[attr-defined]
+
+
 def test_sensitivity_counts_a_model_that_hears_one_wording_only() -> None:
     problems = [COUNTDOWN.problem(0, "val", i) for i in range(12)]
 
@@ -307,7 +326,7 @@ def test_tool_use_counts_what_the_tool_said_not_what_the_policy_forged() -> None
     task = find("sums")
     problem = task.problem(0, "val", 0)
     gold = chat.perfect("", task.gold(problem))
-    forged = sample(f"[1*1]1\n{gold}")
+    forged = sample(f"[1*1]1\n[1*]error\n{gold}")
     text = f"[1*]error\n{gold}"
     own = np.ones(len(text) + 1, dtype=bool)
     own[text.index("error") : text.index("error") + 6] = False
@@ -391,11 +410,19 @@ def test_page_escapes_a_models_prompts(measured: Path) -> None:
     assert "<script>" not in page(found)
 
 
+def test_a_comparison_without_common_problems_says_so(measured: Path) -> None:
+    found = json.loads((measured / "limits.json").read_text())
+    found["against"] = {"name": "other", "tasks": {}}
+    assert "no task has two problems in common" in page(found)
+    assert "no task has two problems in common" in "\n".join(limits.told(found))
+
+
 def test_mistakes_are_named(tiny_model: Path, tmp_path: Path) -> None:
     for more, said in (
         (["--only", "overthink"], "no such limit"),
         (["--split", "train"], "choose test or val"),
         (["--against", str(tmp_path / "none.json")], "not a limits.json"),
+        (["--only", "tools", "--against", "limits.json"], "compares overthinking"),
         (["--task", "countdown33"], "did you mean"),
         (["--max-tokens", "4000", "--problems", "2"], "context"),
     ):

@@ -15,8 +15,9 @@ import pytest
 from test_cli import call, mistake, sets
 
 from incentive import config, recipes
+from incentive.files import RunError, write_folder
 from incentive.model.checkpoint import CheckpointError, load_policy
-from incentive.run import RunError, Stage, write_folder
+from incentive.stage import Stage
 
 # settings
 

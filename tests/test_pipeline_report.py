@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline_fixture import BASE, SCORES, TASKS, evaluated, key, make_pipeline, stage
+from pipeline_fixture import BASE, SCORES, SMALL, TASKS, evaluated, key, make_pipeline, reinforced, stage
 from test_report import Page, read, section
 
 from incentive.measure import wilson
@@ -308,6 +308,24 @@ def test_torn_records_leave_the_page_whole(tmp_path):
     (run / "rows/stage.json").write_text("[1")
     stage(run, "strange", "dataset", None, key("strange"), (key("strange"),))  # made from itself
     read(run)
+    for name in ("a", "b", "c", "d"):  # four stages that took no time
+        stage(run, name, "weights", {"epochs": 1}).record({"step": 1, "nll": 1.0})
+    for file in run.glob("*/metrics.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        kept = [{k: v for k, v in r.items() if not k.startswith("time/")} for r in rows]
+        file.write_text("".join(json.dumps(r) + "\n" for r in kept))
+    read(run)
+
+
+def test_a_second_phase_and_a_students_rl_are_named_rightly(tmp_path):
+    run = make_pipeline(tmp_path / "run", until="dev2")
+    with (run / "config.toml").open("a") as file:
+        file.write("[rl]\nmax_steps = 120\n[r1.longer]\nmax_steps = 300\n")
+    reinforced(run, "zero-longer", BASE, 180, 120, continue_from=key("zero"))
+    reinforced(run, "student-zero", SMALL, 3)
+    found = read_run(run)
+    assert {s.name: s.section.get("max_steps") for s in found.of("rl")}["zero-longer"] == 300
+    assert {n.title for n in graph(found)[0] if n.said == "base model"} == {"base-wide", "small-base"}
 
 
 def test_paper_rows_have_all_stages():

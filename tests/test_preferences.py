@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incentive import chat
+from incentive.files import RunError
 from incentive.preferences import Label, Pair, balanced, make_pairs, read_labels, read_pairs, write
-from incentive.run import RunError
 
 PAIR = '{"prompt": "p", "chosen": "a", "rejected": "b", "margin": 1.5, "more": 1}'
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from incentive import model_reward, recipes
+from incentive import ledger, model_reward, recipes
 from incentive.ahead import Planned
+from incentive.files import read_lines
 from incentive.recipes import r1, r1_findings, stages
 from incentive.recipes.r1_findings import digest
 from incentive.records import Problem, Sample, Score
-from incentive.run import Run, read_lines, stored_config
+from incentive.run import Run, stored_config
 
 STAGES = ("zero", "cold-start", "dev1", "dev2", "rows", "rejection-sampling", "dev3", "pairs", "labels", "helpful", "safety",
           "r1-reasoning", "r1", "student")  # fmt: skip
@@ -54,6 +55,22 @@ def test_every_stage_is_done_and_hands_over(done: tuple[Path, dict[str, Any]]) -
                           ("safety", "labels"), ("r1", "r1-reasoning"), ("student", "rejection-sampling")):  # fmt: skip
         assert keys[parent]["artifact"] in keys[child]["inputs"], (child, parent)
     assert keys["r1"]["meta"]["steps"] == 3
+
+
+def test_the_cost_is_that_of_every_stage_arms_too(done: tuple[Path, dict[str, Any]]) -> None:
+    folder, told = done
+    stages = {p.parent.name: json.loads(p.with_name("stage.json").read_text()) for p in folder.glob("*/metrics.jsonl")}
+    trained = {name: about["of"]["section"] for name, about in stages.items() if not name.startswith("eval-")}
+    assert {"zero", "dev2", "r1", "dev2-free", "own", "gamed", "student-zero"} <= trained.keys()
+    costs = []
+    for name, section in trained.items():
+        passes = (section["beta"] > 0) + (section["steps_per_generation"] > 1) if "num_generations" in section else 0
+        costs.append(ledger.fold(folder / name / "metrics.jsonl", told["parameters"], 1, 0.0, scorings=passes))
+    assert told["tokens"] == sum(c.tokens_sampled for c in costs)
+    assert told["train_seconds"] == pytest.approx(sum(c.seconds for c in costs))
+    evaluated = [ledger.fold(p, told["parameters"], 1, 0.0, scorings=0) for p in folder.glob("eval-*/metrics.jsonl")]
+    assert told["flops"] == pytest.approx(sum(c.flops for c in [*costs, *evaluated]))
+    assert told["steps"] == 2 + 1 + 3 + 1 + 2 + 2  # zero, dev2, r1 with its first part, dev2-free, gamed, student-zero
 
 
 def test_the_list_of_stages_is_what_runs(done: tuple[Path, dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from incentive import harness, recipes, release
-from incentive.run import RunError
+from incentive.files import RunError
 
 
 @pytest.fixture(scope="module")

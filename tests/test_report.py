@@ -13,13 +13,13 @@ import pytest
 from report_fixture import AFTER, BEFORE, make_run, row, weights
 
 from incentive import ledger
+from incentive.files import RunError
 from incentive.report import svg, write_report
 from incentive.report.markup import esc, factor, plain, share, span
 from incentive.report.picture import picture
 from incentive.report.read import read_run
 from incentive.report.samples import highlight
 from incentive.report.sources import EVAL, RL, fact
-from incentive.run import RunError
 
 VOID = {"meta", "br", "img", "input", "hr", "link"}
 

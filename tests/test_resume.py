@@ -5,6 +5,7 @@ The long check, twenty kills at random moments, is `prove/kills.py`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -20,10 +21,13 @@ from typing import Any
 import pytest
 
 from incentive import config, rewards
+from incentive.files import RunError
 from incentive.hacking import Fall, Watch
+from incentive.keys import Artifact, folder_key
 from incentive.model.checkpoint import resolve
 from incentive.records import Group
-from incentive.run import Artifact, Run, Stopped, folder_key
+from incentive.run import Run
+from incentive.stage import Stopped
 from incentive.stages.pretrain import pretrain
 from incentive.stages.rl import describe, rl
 from incentive.tasks import SHIPPED, Mixture
@@ -153,7 +157,7 @@ def test_break_off_between_checkpoints(
 @pytest.mark.parametrize("settings", [REFRESHED, DYNAMIC], ids=["refreshed", "dynamic"])
 def test_run_ends_at_max_steps_with_a_smaller_last_rollout(settings: dict[str, Any], whole: Any) -> None:
     """Five steps of rollouts that feed two: the last rollout feeds one, and draws as many problems as one needs."""
-    from incentive.run import Stage
+    from incentive.stage import Stage
 
     stage = whole(settings)
     assert [r["step"] for r in rows(stage)] == [0, 1, 2, 3, 4, 5]
@@ -186,7 +190,7 @@ def test_more_steps_extend_a_run(whole: Any, tiny_model: Path, tmp_path: Path) -
 
 
 def test_describe_names_every_reward(whole: Any) -> None:
-    from incentive.run import Stage
+    from incentive.stage import Stage
 
     groups: list[Group] = Stage(whole(ONE_BY_ONE)).read_rollouts(1)
     told = describe(groups, RL["rewards"])
@@ -277,38 +281,73 @@ class Alarm:
         return [Fall("code", look["step"], 2, 0.9, 0.5, (0.3, 0.5), 0.1, 0.8)] if len(self.seen) == 3 else []
 
 
-@pytest.mark.parametrize("stops", [(), (("rollout", 3),), (("rollout", 1), ("rollout", 4))])
-def test_a_gamed_stage_ends_with_the_weights_before_the_fall(
-    stops: tuple[tuple[str, int], ...], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[Alarm] = []
-    monkeypatch.setattr("incentive.stages.rl.Monitor", lambda: made.append(Alarm()) or made[-1])
-    settings = {**RL, "max_steps": 6, "eval_steps": 2, "save_steps": 1}
-    cfg = config.build({"recipe": "resume-test", "base": str(tiny_model), "threads": 1, "rl": settings})
+WATCHED: dict[str, Any] = {**RL, "max_steps": 6, "eval_steps": 2, "save_steps": 1}
+
+
+def watched(
+    folder: Path, model: Path, steps: int, stops: tuple[tuple[str, int], ...] = ()
+) -> tuple[Artifact, list[str]]:
+    """The stage with a monitor, stopped and gone on with; the artifact, and what was said."""
+    cfg = config.build(
+        {"recipe": "resume-test", "base": str(model), "threads": 1, "rl": {**WATCHED, "max_steps": steps}}
+    )
     assert cfg.rl
     task = Mixture({n: SHIPPED[n] for n in cfg.rl.tasks}, cfg.rl.tasks)
     grade = rewards.each(rewards.shipped(task.check), cfg.rl.rewards)
-    start = Artifact("weights", resolve(tiny_model), folder_key(tiny_model))
-    watch = Watch("coin", {"code": ("arithmetic",)})
+    start = Artifact("weights", resolve(model), folder_key(model))
+    how: dict[str, Any] = {
+        "start": start,
+        "task": task,
+        "grade": grade,
+        "watch": Watch("coin", {"code": ("arithmetic",)}),
+    }
     said: list[str] = []
     for asked in [*(Asked(*s) for s in stops), Asked()]:
-        resume = (tmp_path / "run.json").exists()
-        with Run.open(tmp_path, cfg, resume, asked, say=said.append) as run:  # type: ignore[arg-type]
-            how = {"start": start, "task": task, "grade": grade, "watch": watch}
-            try:
-                artifact = run.stage("zero", partial(rl, show=asked.show), cfg.rl, **how)  # type: ignore[arg-type]
-            except Stopped:
-                continue
+        resume = (folder / "run.json").exists()
+        with Run.open(folder, cfg, resume, asked, say=said.append) as run, contextlib.suppress(Stopped):  # type: ignore[arg-type]
+            artifact = run.stage("zero", partial(rl, show=asked.show), cfg.rl, **how)
+    return artifact, said
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "zero/model/model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def alarms(monkeypatch: pytest.MonkeyPatch) -> list[Alarm]:
+    made: list[Alarm] = []
+    monkeypatch.setattr("incentive.stages.rl.Monitor", lambda: made.append(Alarm()) or made[-1])
+    return made
+
+
+@pytest.mark.parametrize("stops", [(), (("rollout", 3),), (("rollout", 1), ("rollout", 4))])
+def test_a_gamed_stage_ends_with_the_weights_before_the_fall(
+    stops: tuple[tuple[str, int], ...], tiny_model: Path, tmp_path: Path, alarms: list[Alarm]
+) -> None:
+    artifact, said = watched(tmp_path, tiny_model, 6, stops)
     looks = [json.loads(line) for line in (tmp_path / "zero/looks.jsonl").read_text().splitlines()]
-    assert [look["step"] for look in looks] == [2, 4, 6] == [look["step"] for look in made[-1].seen]
+    assert [look["step"] for look in looks] == [2, 4, 6] == [look["step"] for look in alarms[-1].seen]
     coins = [row["rewards/coin/mean"] for row in rows(tmp_path / "zero") if "rewards/coin/mean" in row]
     assert [look["reward"] for look in looks] == pytest.approx([sum(coins[i : i + 2]) / 2 for i in (0, 2, 4)])
     assert all(len(look["truths"]["code"]) == 2 for look in looks)
     assert artifact.meta["kept_step"] == 2
     assert any("gamed" in line and "step 2" in line for line in said)
-    plain = tmp_path / "plain"
-    train(plain, tiny_model, {**settings, "max_steps": 2})
-    assert (tmp_path / "zero/model/model.safetensors").read_bytes() == (
-        plain / "zero/model/model.safetensors"
-    ).read_bytes()
-    assert not (tmp_path / "zero/looks").exists()
+    train(tmp_path / "plain", tiny_model, {**WATCHED, "max_steps": 2})
+    assert weights(tmp_path) == weights(tmp_path / "plain")
+
+
+@pytest.mark.usefixtures("alarms")
+def test_a_fall_seen_after_an_extension_leads_back_to_weights_from_before_it(tiny_model: Path, tmp_path: Path) -> None:
+    assert watched(tmp_path / "run", tiny_model, 4)[0].meta["kept_step"] is None
+    last = weights(tmp_path / "run")
+    assert watched(tmp_path / "run", tiny_model, 6)[0].meta["kept_step"] == 2
+    train(tmp_path / "plain", tiny_model, {**WATCHED, "max_steps": 2})
+    assert weights(tmp_path / "run") == weights(tmp_path / "plain") != last
+
+
+@pytest.mark.usefixtures("alarms")
+def test_a_stage_whose_looks_are_gone_is_not_gone_on_with(tiny_model: Path, tmp_path: Path) -> None:
+    watched(tmp_path, tiny_model, 4)
+    shutil.rmtree(tmp_path / "zero/looks")
+    with pytest.raises(RunError, match=r"looks/step-000002 is gone(.|\n)*--rerun zero"):
+        watched(tmp_path, tiny_model, 6)

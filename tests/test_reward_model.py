@@ -19,6 +19,8 @@ from incentive import chat, config
 from incentive.algo import loss as losses
 from incentive.algo.loss import Batch, Outputs
 from incentive.algo.weights import token_mean
+from incentive.files import RunError
+from incentive.keys import Artifact
 from incentive.learner import Learner, collate, cut
 from incentive.model.checkpoint import CheckpointError, load_policy, resolve
 from incentive.model.plain import Plain
@@ -27,7 +29,7 @@ from incentive.model_reward import ModelReward
 from incentive.preferences import Label, Pair, write
 from incentive.records import Example, Problem, Sample, split_of
 from incentive.rewards import each
-from incentive.run import Artifact, RunError, Stage, Stopped
+from incentive.stage import Stage, Stopped
 from incentive.stages.reward_model import reward_model
 from incentive.tasks.jsonl import content
 

@@ -20,12 +20,12 @@ from test_judge import Server, server  # noqa: F401  a fixture
 from incentive.asker import asker
 from incentive.config import ConfigError, Sampling
 from incentive.endpoint import Client
+from incentive.files import RunError, read_lines
 from incentive.records import Problem
-from incentive.run import RunError, read_lines
 from incentive.safety import evaluate, jailbreak, sets
 from incentive.safety.control import Keywords, RiskControl
 from incentive.safety.evaluate import Judged
-from incentive.safety.review import STANDARDS, Review, Turn, labeller, labels, reviewer, violated, world_label
+from incentive.safety.review import STANDARDS, Costless, Review, Turn, labeller, labels, reviewer, violated, world_label
 from incentive.tasks import SHIPPED
 
 
@@ -199,7 +199,7 @@ def test_keywords(tmp_path: Path) -> None:
         assert all(ours.hit(p.prompt) for p in asked if p.tags["harmful"])
 
 
-class Letters:
+class Letters(Costless):
     """A reviewer that objects to any answer with the letter x, and counts what it is shown."""
 
     version = "letters"
@@ -210,15 +210,6 @@ class Letters:
     def review_all(self, turns: Sequence[Turn]) -> list[Review]:
         self.seen += turns
         return [Review((1,) if "x" in a else (), "") for _, a in turns]
-
-    def spent(self) -> dict[str, float]:
-        return {}
-
-    def forget(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def test_only_flagged_answers_are_reviewed() -> None:

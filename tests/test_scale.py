@@ -20,11 +20,12 @@ pytest.importorskip("math_verify")
 
 from incentive import chat, config, hub, recipes
 from incentive.config import ConfigError
+from incentive.files import RunError, read_lines
 from incentive.model.checkpoint import CheckpointError, resolve
 from incentive.recipes import r1, scale
 from incentive.recipes.plan import plan
 from incentive.records import hash64
-from incentive.run import RunError, Stage, read_lines
+from incentive.stage import Stage
 from incentive.tasks import find
 from incentive.tasks.jsonl import TaskError
 
@@ -166,7 +167,7 @@ def test_a_response_is_brought_into_one_form(given: str, wanted: str | None) -> 
 
 def test_public_rows_are_read_formed_and_sifted(copies: Path, tmp_path: Path, tiny_model: Path) -> None:
     from incentive.curation import Held, Text
-    from incentive.run import Artifact
+    from incentive.keys import Artifact
     from incentive.stages.public import public
 
     start = Artifact("weights", tiny_model, key="k")

@@ -19,12 +19,12 @@ import uvicorn
 
 from incentive import engine
 from incentive.config import Engine
+from incentive.files import RunError
 from incentive.model.checkpoint import load_policy, resolve, stop_ids
 from incentive.model.lean import Lean
 from incentive.records import Request, hash64
-from incentive.run import RunError
 from incentive.safety.control import Keywords, RiskControl
-from incentive.safety.review import Review
+from incentive.safety.review import Costless, Review
 from incentive.serve import api, asked
 from incentive.serve.loop import Ask, Loop, Piece
 from incentive.serve.server import _bound
@@ -340,7 +340,7 @@ def test_a_taken_port_is_an_error_of_two_lines() -> None:
 # the risk control
 
 
-class _Letters:
+class _Letters(Costless):
     """A reviewer that objects to some letters, and can be down."""
 
     version = "letters"
@@ -353,15 +353,6 @@ class _Letters:
             raise RunError("endpoint: 500")
         self.seen += [answer for _, answer in turns]
         return [Review((1,) if any(c in answer for c in self.bad) else (), "") for _, answer in turns]
-
-    def spent(self) -> dict[str, float]:
-        return {}
-
-    def forget(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")

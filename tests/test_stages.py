@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from incentive import config, live, recipes
 from incentive.ahead import Ahead, Planned, seconds
 from incentive.cli import app
+from incentive.files import RunError
 from incentive.recipes import plan, stages
-from incentive.run import RunError
 
 R1 = ["zero", "cold-start", "dev1", "dev2", "rows", "rejection-sampling", "dev3", "pairs", "labels", "helpful", "safety",
       "r1-reasoning", "r1"]  # fmt: skip
@@ -173,6 +173,12 @@ def test_the_plan_tells_every_stage_with_or_without_its_base(tmp_path: Path) -> 
     assert "stage dev1" in text
     assert "stage dev2" not in text
     assert "it stops after dev1, stage 3 of " in text
+
+
+def test_the_plan_names_the_base_of_a_run_that_evaluates_nothing(tmp_path: Path) -> None:
+    recipe = recipes.load("rejection-mini")
+    settings = recipes.resolve(recipe, [f"base={tmp_path / 'gone'}"]).model_copy(update={"eval": None})
+    assert f"base {tmp_path / 'gone'}: not found here" in "\n".join(plan.plan(recipe, settings))
 
 
 def test_the_plan_counts_right() -> None:

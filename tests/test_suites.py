@@ -15,8 +15,8 @@ import pytest
 
 from incentive import compare, harness, suites
 from incentive.config import ConfigError, Sampling
+from incentive.files import RunError
 from incentive.records import Group, Problem, Sample, Score
-from incentive.run import RunError
 from incentive.stages import benchmark
 from incentive.tasks.jsonl import TaskError
 from incentive.verify import benchmarks

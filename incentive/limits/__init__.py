@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from incentive import chat
 from incentive.config import ConfigError, Sampling
+from incentive.files import write_atomic, write_json
 from incentive.records import Group, Problem, Sample, Split
-from incentive.run import write_json
 
 SHOTS = (1, 3)
 DEFAULTS: dict[str, tuple[str, ...]] = {  # limit -> the tasks that it asks, where none is given
@@ -83,8 +84,6 @@ def measure_limits(
     player, tokenizer = open_model(asked.model, asked.threads)
 
     def put(task: Task, mine: list[Problem], label: str, tools: bool = True) -> list[Group]:
-        from incentive import chat
-
         longest = max((chat.render(asked.template, p.prompt, tokenizer) for p in mine), key=len)
         fits(player, tokenizer, longest, asked.how.max_tokens)
         done, total = 0, len(mine) * asked.samples
@@ -154,7 +153,6 @@ def compared(found: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 def write(found: dict[str, Any], directory: Path) -> Path:
     """Write limits.json and limits.html into a folder; a run's report shows the plots too. Returns the page."""
     from incentive.report.limits import page
-    from incentive.run import write_atomic
 
     write_json(directory / "limits.json", found)
     write_atomic(directory / "limits.html", page(found))
@@ -165,12 +163,17 @@ def write(found: dict[str, Any], directory: Path) -> Path:
     return directory / "limits.html"
 
 
-def read(path: Path) -> dict[str, Any]:
-    """An earlier limits.json.
+def read(path: Path, only: Sequence[str] = ()) -> dict[str, Any]:
+    """An earlier limits.json, to compare overthinking with.
+
+    Args:
+        only: the limits that are to be measured; all where it is empty.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is none, or overthinking is left out.
     """
+    if only and "overthinking" not in only:
+        raise ConfigError("--against compares overthinking, which --only leaves out\nAdd --only overthinking.")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found["limits"], dict):
@@ -186,6 +189,8 @@ def told(found: dict[str, Any]) -> list[str]:
     for limit, tasks in found["limits"].items():
         lines.append(limit)
         lines += [f"  {name}: {_WORDS[limit](t)}" for name, t in tasks.items()]
+    if "against" in found and not found["against"]["tasks"]:
+        lines.append(f"nothing against {found['against']['name']}: no task has two problems in common")
     for name, t in found.get("against", {}).get("tasks", {}).items():
         right, tokens = t["right"], t["tokens"]
         lines.append(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from incentive import chat, language, measure
+from incentive.limits import graded
 from incentive.records import Group, to_json
 
 PRESENT = 0.05  # of the words: from here on a language is one of a thought's
@@ -40,7 +41,7 @@ def mixing(groups: Sequence[Group]) -> dict[str, Any] | None:
         told = [language.language_share(chat.split(s.text)[0], target) for s in g.samples]
         if known := [x for x in told if x is not None]:
             shares.append(float(np.mean(known)))
-    right = [float(np.mean([s.parts.get("accuracy", 0.0) > 0 for s in g.scores])) for _, g in spoken]
+    right = graded.shares([g for _, g in spoken])
     return {
         "target": spoken[0][0],
         "words": dict(sorted(words.items(), key=lambda item: -item[1])),

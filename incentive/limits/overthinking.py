@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from incentive import chat, measure
+from incentive.limits import graded
 from incentive.records import Group, Problem, Sample
 from incentive.tasks.base import Task
 
@@ -109,7 +110,7 @@ def overthinking(groups: Sequence[Group], task: Task, tokenizer: Any) -> dict[st
     """What one task's graded groups say of it. Means are over problems, each the mean of its answers."""
     rows: list[tuple[str, int | None, Spent]] = []
     for g in groups:
-        right = [s.parts.get("accuracy", 0.0) > 0 for s in g.scores]
+        right = list(map(graded.right, g.scores))
         for i, sample in enumerate(g.samples):
             hard = difficulty(right, i)
             place = None if hard is None else int(np.searchsorted(EDGES, hard, side="right"))
@@ -129,10 +130,10 @@ def overthinking(groups: Sequence[Group], task: Task, tokenizer: Any) -> dict[st
     thought = sum(s.thinking for _, s in seen)
     shares = {
         g.problem.key: {
-            "right": float(np.mean([s.parts.get("accuracy", 0.0) > 0 for s in g.scores])),
+            "right": right,
             "tokens": float(np.mean([s.mask.sum() for s in g.samples])),
         }
-        for g in groups
+        for g, right in zip(groups, graded.shares(groups), strict=True)
     }
     return {
         "problems": len(groups),
@@ -159,7 +160,6 @@ def against(mine: dict[str, Any], other: dict[str, Any]) -> dict[str, Any] | Non
         return None
     out: dict[str, Any] = {"paired": len(same)}
     for name in ("right", "tokens"):
-        found = measure.paired_difference([a[k][name] for k in same], [b[k][name] for k in same])
-        was = float(np.mean([b[k][name] for k in same]))
-        out[name] = {"before": was, "difference": found.mean, "ci95": [found.low, found.high], "p": found.p}
+        x, y = [a[k][name] for k in same], [b[k][name] for k in same]
+        out[name] = {"before": float(np.mean(y)), **graded.paired(x, y)}
     return out

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from incentive import measure
+from incentive.limits.graded import paired, shares
 from incentive.records import Group, Problem
 from incentive.tasks.base import Task
 from incentive.tasks.wording import OWN, Prompt, edited, wordings
@@ -38,24 +39,15 @@ def _text(prompt: Prompt) -> str:
 Ask = Callable[[list[Problem]], list[Group]]
 
 
-def _shares(groups: Sequence[Group]) -> list[float]:
-    return [float(np.mean([s.parts.get("accuracy", 0.0) > 0 for s in g.scores])) for g in groups]
-
-
 def _told(groups: Sequence[Group]) -> dict[str, Any]:
-    shares = _shares(groups)
+    right = shares(groups)
     return {
         "prompt": _text(groups[0].problem.prompt),
-        "right": float(np.mean(shares)),
-        "ci95": list(measure.share_interval(shares)),
+        "right": float(np.mean(right)),
+        "ci95": list(measure.share_interval(right)),
         "format": float(np.mean([s.parts["format"] for g in groups for s in g.scores])),
         "tokens": float(np.mean([len(s.ids) for g in groups for s in g.samples])),
     }
-
-
-def _paired(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
-    found = measure.paired_difference(a, b)
-    return {"difference": found.mean, "ci95": [found.low, found.high], "p": found.p}
 
 
 def sensitivity(task: Task, problems: list[Problem], ask: Ask, seed: int, shots: Sequence[int]) -> dict[str, Any]:
@@ -65,15 +57,15 @@ def sensitivity(task: Task, problems: list[Problem], ask: Ask, seed: int, shots:
     """
     prompts = [wordings(task, p) for p in problems]
     by_wording: dict[str, Any] = {}
-    shares: dict[str, list[float]] = {}
+    right: dict[str, list[float]] = {}
     for name in [n for n in prompts[0] if n == OWN or any(w[n] != w[OWN] for w in prompts)]:
         groups = ask([replace(p, prompt=w[name]) for p, w in zip(problems, prompts, strict=True)])
-        shares[name] = _shares(groups)
+        right[name] = shares(groups)
         by_wording[name] = _told(groups)
         if name != OWN:
-            by_wording[name]["against_own"] = _paired(shares[name], shares[OWN])
+            by_wording[name]["against_own"] = paired(right[name], right[OWN])
     rates = [w["right"] for w in by_wording.values()]
-    majority = np.array([[x > 0.5 for x in v] for v in shares.values()])
+    majority = np.array([[x > 0.5 for x in v] for v in right.values()])
     few: dict[str, Any] = {}
     for n in shots:
         try:
@@ -81,7 +73,7 @@ def sensitivity(task: Task, problems: list[Problem], ask: Ask, seed: int, shots:
         except ValueError:  # a file of test problems alone
             break
         groups = ask(asked)
-        few[str(n)] = _told(groups) | {"against_own": _paired(_shares(groups), shares[OWN])}
+        few[str(n)] = _told(groups) | {"against_own": paired(shares(groups), right[OWN])}
     return {
         "problems": len(problems),
         "wordings": by_wording,

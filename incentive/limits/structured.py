@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from incentive import chat, measure
+from incentive.limits.graded import right
 from incentive.records import Group
 from incentive.verify.schema import fault
 
@@ -30,8 +31,7 @@ def structured(groups: Sequence[Group]) -> dict[str, Any] | None:
             answer = chat.split(sample.text)[1]
             why = "no answer" if answer is None else fault(answer, g.problem.tags["schema"])
             good += why is None
-            right = score.parts.get("accuracy", 0.0) > 0
-            counts[why or ("right" if right else "valid, but wrong")] += 1
+            counts[why or ("right" if right(score) else "valid, but wrong")] += 1
         valid.append(good / len(g.samples))
     total = sum(counts.values())
     return {

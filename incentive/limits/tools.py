@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 
 from incentive import measure
+from incentive.limits.graded import paired, right, shares
 from incentive.records import Group, Tool
-
-
-def _shares(groups: Sequence[Group]) -> list[float]:
-    return [float(np.mean([s.parts.get("accuracy", 0.0) > 0 for s in g.scores])) for g in groups]
 
 
 def tool_use(asked: Sequence[Group], alone: Sequence[Group], tool: Tool) -> dict[str, Any]:
@@ -31,11 +28,10 @@ def tool_use(asked: Sequence[Group], alone: Sequence[Group], tool: Tool) -> dict
         for sample, score in zip(g.samples, g.scores, strict=True):
             spoke = np.flatnonzero(np.diff(np.concatenate([[True], sample.mask]).astype(int)) == -1)
             calls.append(len(spoke))
-            errors += sample.text.count(f"{tool.stop}error")
+            errors += min(len(spoke), sample.text.count(f"{tool.stop}error"))  # the policy may write it, too
             if len(spoke):
-                called_right.append(score.parts.get("accuracy", 0.0) > 0)
-    a, b = _shares(asked), _shares(alone)
-    found = measure.paired_difference(a, b)
+                called_right.append(right(score))
+    a, b = shares(asked), shares(alone)
     return {
         "problems": len(asked),
         "samples": len(asked[0].samples),
@@ -43,7 +39,7 @@ def tool_use(asked: Sequence[Group], alone: Sequence[Group], tool: Tool) -> dict
         "ci95": list(measure.share_interval(a)),
         "right_alone": float(np.mean(b)),
         "ci95_alone": list(measure.share_interval(b)),
-        "difference": {"difference": found.mean, "ci95": [found.low, found.high], "p": found.p},
+        "difference": paired(a, b),
         "asks": float(np.mean([c > 0 for c in calls])),
         "calls": float(np.mean(calls)),
         "errors": errors / sum(calls) if sum(calls) else None,

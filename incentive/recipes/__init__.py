@@ -24,7 +24,8 @@ from incentive import config
 from incentive.config import ConfigError
 from incentive.recipes import base, controls, limits, plan, r1, r1_findings, scale, stages, zero
 from incentive.recipes.base import Pipeline, Recipe, Show, near
-from incentive.run import Interrupt, Reached, Run, Stopped, stored_config
+from incentive.run import Reached, Run, stored_config
+from incentive.stage import Interrupt, Stopped
 
 RECIPES: dict[str, tuple[Callable[[], dict[str, Any]], Pipeline]] = {
     "zero-mini": (zero.zero_mini, zero.pipeline),

@@ -82,7 +82,7 @@ def stages(cfg: Settings) -> list[Planned]:
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:  # noqa: ARG001
     """Pretrain, then measure the skills; the model lies in DIR/base/model, with its card."""
-    from incentive.run import write_atomic
+    from incentive.files import write_atomic
     from incentive.stages.pretrain import pretrain
     from incentive.stages.skills import TASKS, WIDE, measure_skills, model_card
 

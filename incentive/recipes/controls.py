@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from incentive.files import RunError, write_json
 from incentive.recipes.base import Recipe, Show
-from incentive.run import Run, RunError, write_json
+from incentive.run import Run
 
 JOBS = 2
 SEEDS = (21, 22, 23)  # of the reported runs; development used others

@@ -11,9 +11,10 @@ from typing import Any
 
 from incentive import chat, measure
 from incentive.config import load_toml
+from incentive.files import write_atomic
 from incentive.recipes.controls import SEEDS, TASKS, UNSEEN
 from incentive.records import Group, hash64
-from incentive.run import Stage, write_atomic
+from incentive.stage import Stage
 from incentive.tasks.countdown import LIMIT
 from incentive.tasks.expression import OPS
 

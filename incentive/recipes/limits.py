@@ -14,9 +14,11 @@ from typing import Any
 from incentive.ahead import Planned
 from incentive.config import SFT, Optim
 from incentive.config import Run as Settings
+from incentive.files import write_folder
+from incentive.keys import Artifact
 from incentive.recipes import zero
 from incentive.recipes.base import Recipe, Show
-from incentive.run import Artifact, Run, write_folder
+from incentive.run import Run
 
 ZERO = "runs/zero-mini/zero/model"  # where `incentive run zero-mini` puts it
 CALLS = 4000  # rows that show how people use a calculator
@@ -77,7 +79,7 @@ def tool_mini() -> dict[str, Any]:
 def calls(stage: Any, section: Any, start: Artifact | None = None, data: Any = (), *, n: int, seed: int) -> Artifact:  # noqa: ARG001
     """The rows of the fine-tuning, as a data set."""
     from incentive.corpus.calls import rows
-    from incentive.run import write_lines
+    from incentive.files import write_lines
 
     with write_folder(stage.dir / "rows") as folder:
         write_lines(folder / "000001.jsonl.zst", rows(n, seed))
@@ -95,10 +97,10 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     from incentive.stages.sft import sft
 
     base, mixture, grade, tasks = zero.parts(recipe, run.config)
-    watch = zero.watched(run, base, tasks)
+    met = zero.contamination(run, base, tasks)
     shown = run.stage("calls", calls, None, n=CALLS, seed=run.config.seed)
     show({"phase": "begin", "stage": "cold"})
-    watch.rows("cold", [shown])
+    met.rows("cold", [shown])
     how: dict[str, Any] = {"start": base, "data": [shown], "template": run.config.template}
-    cold = watch.made("cold", run.stage("cold", partial(sft, show=show), COLD, **how))
-    return zero.reinforced(run, show, cold, mixture, grade, tasks, watch)
+    cold = met.made("cold", run.stage("cold", partial(sft, show=show), COLD, **how))
+    return zero.reinforced(run, show, cold, mixture, grade, tasks, met)

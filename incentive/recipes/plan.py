@@ -68,13 +68,12 @@ def plan(recipe: Recipe, settings: Run, until: str | None = None) -> list[str]:
     lines.append(f"seed {settings.seed}, {settings.threads} threads, ${settings.price_per_core_hour:g} a core-hour")
     bases = {"base": settings.base, **({"student base": settings.student} if settings.student else {})}
     found = {role: base_of(name) for role, name in bases.items()}
-    if settings.rl or settings.eval:
+    if not settings.pretrain:
         lines += [_base(role, bases[role], base) for role, base in found.items()]
-    every = planned(recipe, settings) or [
-        Planned(n, s) for n, s in (("zero", settings.rl), ("before", settings.eval)) if s
-    ]
+    listed = planned(recipe, settings)
+    every = listed or [Planned(n, s) for n, s in (("zero", settings.rl), ("before", settings.eval)) if s]
     if until:
-        check_until(recipe, planned(recipe, settings), until)
+        check_until(recipe, listed, until)
     names = [p.name for p in every]
     told = every[: names.index(until) + 1] if until else every
     stages = {p.name: p for p in every}

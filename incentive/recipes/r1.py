@@ -26,16 +26,17 @@ from incentive.ahead import Planned
 from incentive.config import RL, SFT, Curate, Eval, Prefer, Rows
 from incentive.config import Run as Settings
 from incentive.hacking import Watch
+from incentive.keys import Artifact
 from incentive.recipes.base import Recipe, Show
-from incentive.recipes.zero import ZERO_MINI_RL, base_of, known, preflight, summary, watched, zero
+from incentive.recipes.zero import ZERO_MINI_RL, base_of, contamination, evaluated, known, preflight, summary, zero
 from incentive.records import Problem, Sample, Score
-from incentive.run import Artifact, Run
+from incentive.run import Run
 
 REASONING = {
     "countdown3": 1.0, "countdown3-zh": 1.0, "countdown4": 1.0, "countdown4-zh": 1.0, "program": 1.0, "program-zh": 1.0,
     "logic": 0.5, "logic-zh": 0.5, "choice": 0.5, "choice-zh": 0.5,
 }  # fmt: skip
-GENERAL = {"general": 1.0, "general-zh": 1.0, "harm": 1.0, "harm-zh": 1.0}
+GENERAL = ("general", "general-zh", "harm", "harm-zh")
 CONSTRAINED = {"instruct": 1.0, "instruct-zh": 1.0}
 HELPING = 0.2  # of the helpful reward beside the safe one, whose verdict must stay the greater part
 FAR = ("hub:", "reasoning-gym/")  # a data set may have no test split, and puzzles of one are slow to make
@@ -59,11 +60,8 @@ def r1_mini() -> dict[str, Any]:
     ruled = {"accuracy": 1.0, "summarised": 0.2, "language": 0.3}
     cool = {"temperature": 0.7, **longest}
     drawn = {"sampling": {"temperature": 1.0, **longest}}
-    recalled = {
-        **REASONING,
-        "choice": 1.5,
-        "choice-zh": 1.5,
-    }  # facts are what fine-tuning anew from the base forgets most
+    # facts are what fine-tuning anew from the base forgets most
+    recalled = {**REASONING, "choice": 1.5, "choice-zh": 1.5}
     readable = {"run": 40, "repeated": 0.5, "lines": 0.3, "longest": 600}
     data["eval"] |= {"tasks": list(TABLE), "problems": 100, "samples": 4, "also_t1": False}
     return data | {
@@ -208,7 +206,8 @@ def watch(tasks: Iterable[str], checked: Iterable[str] = ()) -> Watch:
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     """Every stage in its order; then the stage table."""
-    return table(artifacts(run, show, recipe))
+    line = artifacts(run, show, recipe)
+    return summed(line, table(line))
 
 
 class Line:
@@ -217,6 +216,8 @@ class Line:
     def __init__(self, run: Run, show: Show, recipe: Recipe, base: Artifact):
         self.run, self.show, self.recipe = run, show, recipe
         self.made: dict[str, Artifact] = {"base": base}
+        self.reinforced: dict[str, RL] = {}  # the sections of the RL stages
+        self.steps = 0  # updates of all of them
         e, r1 = run.config.eval, run.config.r1
         assert r1 is not None
         self.helpers = helpers.of(run.config, run.dir)
@@ -224,7 +225,7 @@ class Line:
         own = [n for n in drawn if not n.startswith(FAR)]
         names = dict.fromkeys((*(e.tasks if e else ()), *own))
         self.tasks = {name: known(recipe.tasks, name) for name in (e.tasks if e else ())}
-        self.met = watched(run, base, {name: known(recipe.tasks, name) for name in names})
+        self.met = contamination(run, base, {name: known(recipe.tasks, name) for name in names})
 
     def stage(
         self, name: str, fn: Callable[..., Artifact], section: Any, by: tuple[Artifact, ...] = (), **kw: Any
@@ -262,38 +263,33 @@ class Line:
         template = template_of(self.run.config, name)
         how: dict[str, Any] = {"start": start, "task": task, "grade": grade, "template": template, **kw}
         made = self.run.stage(name, partial(rl, show=self.show), section, **how)
+        before = kw["continue_from"].meta["steps"] if "continue_from" in kw else 0  # its steps are counted on
+        self.reinforced[name] = section
+        self.steps += made.meta["steps"] - before
         self.made[name] = self.met.made(name, made, by)
         return self.made[name]
 
     def evaluate(self, name: str, model: Artifact, section: Eval | None = None) -> dict[str, Any]:
-        """The results of stage `eval-NAME`, with what the model has met beside each score."""
-        from incentive.stages.evaluate import evaluate
-
-        cfg = self.run.config
-        self.show({"phase": "begin", "stage": f"eval-{name}"})
-        fn = partial(evaluate, contaminated=self.met.beside(model), show=self.show)
-        asked = section or cfg.eval
+        """The results of stage `eval-NAME`."""
+        asked = section or self.run.config.eval
         tasks = {n: self.tasks[n] for n in asked.tasks} if asked else {}
-        made = self.run.stage(f"eval-{name}", fn, asked, start=model, tasks=tasks, template=template_of(cfg, name))
-        found: dict[str, Any] = made.meta["results"]
-        return found
+        template = template_of(self.run.config, name)
+        return evaluated(self.run, self.show, self.met, f"eval-{name}", model, tasks, asked, template)
 
 
-def table(line: Line) -> dict[str, Any]:
-    """Evaluate the recipe's models; the summary with the stage table."""
-    cfg = line.run.config
-    assert cfg.rl is not None
-    assert cfg.r1 is not None
-    models = {name: line.made[name] for name in MODELS if name in line.made}
-    longer = {"zero-longer": cfg.r1.longer} if cfg.r1.longer else {}
-    rl = {"zero": cfg.rl, **longer, "dev2": cfg.r1.dev2, "r1-reasoning": cfg.r1.reasoning, "r1": cfg.r1.general}
-    # a stage that goes on from another counts that one's steps too
-    steps = [(cfg.r1.longer or cfg.rl).max_steps, cfg.r1.dev2.max_steps, cfg.r1.general.max_steps]
-    found: dict[str, Any] = {"stages": list(models), "steps": sum(steps)}
-    if cfg.eval:
-        found["table"] = {name: line.evaluate(name, model) for name, model in models.items()}
-        found |= {"before": found["table"]["base"], "after": found["table"]["zero"]}
-    return summary(line.run, models["base"].path, found, rl) | {"table": found.get("table", {})}
+def table(line: Line) -> dict[str, dict[str, Any]]:
+    """The stage table: each of the recipe's models on each task; empty where nothing is evaluated."""
+    if line.run.config.eval is None:
+        return {}
+    return {name: line.evaluate(name, line.made[name]) for name in MODELS if name in line.made}
+
+
+def summed(line: Line, models: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The summary with the stage table, once every stage has run: its cost is that of all of them."""
+    found: dict[str, Any] = {"steps": line.steps}
+    if models:
+        found |= {"before": models["base"], "after": models["zero"]}
+    return summary(line.run, line.made["base"].path, found, line.reinforced) | {"table": models}
 
 
 def general_grades(helpful: Artifact, safety: Artifact, device: str = "cpu") -> dict[str, rewards.Grade]:
@@ -351,10 +347,10 @@ def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
     safety = stage("safety", reward_model, r1.safety, start=dev3, data=[labelled])
     first = reinforce("r1-reasoning", r1.reasoning, dev3)
     both = mixed(recipe, {**r1.general.tasks, **r1.general_tasks})
-    by_rule = rewards.each({**rewards.shipped(both.check, both.checks), **recipe.rewards}, r1.general.rewards)
+    by_rule = ruled(recipe, both, r1.general.rewards).grades
     by_model = general_grades(helpful, safety, r1.general.learner.device)
     grades = {
-        n: by_rule if n in r1.general.tasks else by_model["safe" if n in r1.labels.tasks else "helpful"]
+        n: by_rule[n] if n in r1.general.tasks else by_model["safe" if n in r1.labels.tasks else "helpful"]
         for n in both.tasks
     }
     told = Routed(grades, f"{r1.general.rewards} {helpful.key} {safety.key} {HELPING} spoken")

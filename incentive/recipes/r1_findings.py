@@ -19,11 +19,13 @@ from incentive import ledger
 from incentive.ahead import Planned
 from incentive.config import RL, Collect, Eval
 from incentive.config import Run as Settings
+from incentive.keys import Artifact
 from incentive.recipes import r1
 from incentive.recipes.base import Recipe, Show
 from incentive.recipes.zero import base_of
 from incentive.records import hash64
-from incentive.run import Artifact, Run, Stage
+from incentive.run import Run
+from incentive.stage import Stage
 from incentive.tasks import find
 
 LONG = 100  # updates of the run that goes on too long
@@ -33,7 +35,7 @@ LOOKED = 768  # held-out problems that its monitor looks at
 
 def r1_findings() -> dict[str, Any]:
     """r1-mini on one seed, measured on 500 problems of each task, with the arms that its findings are compared with:
-    no language reward, SFT on own right answers, the helpful reward for too long, RL of the student. An hour on two cores."""
+    no language reward, SFT on own right answers, the helpful reward for too long, RL of the student."""
     data = r1.r1_mini()
     data["eval"] |= {"problems": 500, "samples": 1}
     return data
@@ -96,15 +98,15 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     assert cfg.rl is not None
     assert cfg.r1 is not None
     line = r1.artifacts(run, show, recipe)
-    found, made, base = r1.table(line), line.made, line.made["base"]
+    table, made, base = r1.table(line), line.made, line.made["base"]
 
     def told(name: str, model: Artifact) -> None:
         if cfg.eval:
-            found["table"][name] = line.evaluate(name, model)
+            table[name] = line.evaluate(name, model)
 
     if cfg.eval:
         for name in WARM:
-            found["table"][f"{name}-t1"] = line.evaluate(f"{name}-t1", made[name], warm(cfg.eval))
+            table[f"{name}-t1"] = line.evaluate(f"{name}-t1", made[name], warm(cfg.eval))
 
     talk = [n for n in cfg.r1.pairs.tasks if n not in cfg.r1.labels.tasks]
     asks = {**{n: v / 8 for n, v in cfg.r1.general.tasks.items()}, **dict.fromkeys(talk, 1.0)}
@@ -119,7 +121,6 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     told("gamed", gamed)
     last = run.dir / f"gamed/checkpoints/step-{section.max_steps:06d}"
     told("gamed-last", line.met.made("gamed-last", Artifact("weights", last, f"{gamed.key}-last", (gamed.key,))))
-    found["hacking"] = gamed.meta
 
     if cfg.student:
         told("student-base", base_of(cfg.student))
@@ -131,7 +132,7 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     asked = own(cfg, sampled(run.dir / "zero"))
     rows = line.stage("own", collect, asked, start=base, task=r1.mixed(recipe, asked.tasks))
     told("sft-own", line.stage("sft-own", sft, cfg.r1.dev1, start=base, data=(rows,)))
-    return found
+    return r1.summed(line, table) | {"hacking": gamed.meta}
 
 
 def sampled(stage: Path) -> int:

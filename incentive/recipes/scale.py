@@ -16,7 +16,7 @@ from typing import Any
 from incentive.ahead import Planned
 from incentive.config import Run as Settings
 from incentive.recipes.base import Recipe, Show
-from incentive.recipes.zero import base_of, known, summary, watched
+from incentive.recipes.zero import base_of, contamination, evaluated, known, summary
 from incentive.run import Run
 
 MATHS = (
@@ -243,7 +243,6 @@ def stages(cfg: Settings) -> list[Planned]:
 
 def distill(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     """Before, public rows, a student that learns from them, after; the summary."""
-    from incentive.stages.evaluate import evaluate
     from incentive.stages.public import public
     from incentive.stages.sft import sft
 
@@ -252,24 +251,17 @@ def distill(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     assert cfg.sft is not None
     base = base_of(cfg.base)
     tasks = {n: known(recipe.tasks, n) for n in (cfg.eval.tasks if cfg.eval else ())}
-    watch = watched(run, base, tasks)
+    met = contamination(run, base, tasks)
     found: dict[str, Any] = {}
-
-    def measured(name: str, model: Any) -> None:
-        if cfg.eval:
-            show({"phase": "begin", "stage": name})
-            asked = {"tasks": tasks, "template": cfg.template}
-            fn = partial(evaluate, contaminated=watch.beside(model), show=show)
-            made = run.stage(name, fn, cfg.eval, start=model, **asked)
-            found[name] = made.meta["results"]
-
-    measured("before", base)
+    if cfg.eval:
+        found["before"] = evaluated(run, show, met, "before", base, tasks)
     show({"phase": "begin", "stage": "rows"})
-    drawn = partial(public, held=watch.held, show=show)  # what is held out counts in no key: the look says if it should
-    rows = watch.made("rows", run.stage("rows", drawn, cfg.rows, start=base, template=cfg.template))
+    drawn = partial(public, held=met.held, show=show)  # what is held out counts in no key: the look says if it should
+    rows = met.made("rows", run.stage("rows", drawn, cfg.rows, start=base, template=cfg.template))
     show({"phase": "begin", "stage": "student"})
-    watch.rows("student", [rows])
+    met.rows("student", [rows])
     how: dict[str, Any] = {"start": base, "data": [rows], "template": cfg.template}
-    student = watch.made("student", run.stage("student", partial(sft, show=show), cfg.sft, **how))
-    measured("after", student)
+    student = met.made("student", run.stage("student", partial(sft, show=show), cfg.sft, **how))
+    if cfg.eval:
+        found["after"] = evaluated(run, show, met, "after", student, tasks)
     return summary(run, base.path, found) | {"rows": rows.meta["kept"], "steps": student.meta["steps"]}

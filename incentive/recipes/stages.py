@@ -9,9 +9,10 @@ from typing import Any
 from incentive.ahead import Planned, rows_of
 from incentive.config import RL, ConfigError, Draw, Eval
 from incentive.config import Run as Settings
+from incentive.files import RunError, write_json
 from incentive.recipes import base, limits, r1, r1_findings, scale, zero
 from incentive.recipes.base import Pipeline, Recipe, near
-from incentive.run import Run, RunError, write_json
+from incentive.run import Run
 
 STAGES: dict[Pipeline, Callable[[Settings], list[Planned]]] = {
     zero.pipeline: zero.stages,

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from incentive import ledger
 from incentive.ahead import Planned
-from incentive.config import ConfigError
+from incentive.config import ConfigError, Eval
 from incentive.config import Run as Settings
+from incentive.files import write_json
+from incentive.keys import Artifact, folder_key
 from incentive.recipes.base import Recipe, Show, near
-from incentive.run import Artifact, Run, folder_key, write_json
+from incentive.run import Run
 
 if TYPE_CHECKING:
-    from incentive.contamination import Watch
+    from incentive.contamination import Contamination
     from incentive.tasks.base import Task
 
 ZERO_MINI_RL: dict[str, Any] = {  # each measured in development, on other seeds and on val
@@ -213,17 +215,35 @@ def stages(cfg: Settings) -> list[Planned]:
     return [*before, *learnt, *([Planned("after", cfg.eval, "zero")] if cfg.eval and cfg.rl else [])]
 
 
-def watched(run: Run, base: Artifact, tasks: dict[str, Any]) -> Watch:
+def contamination(run: Run, base: Artifact, tasks: dict[str, Any]) -> Contamination:
     """The problems that the run's evaluations will ask, to hold beside all that it learns from."""
-    from incentive.contamination import Watch
+    from incentive.contamination import Contamination
     from incentive.stages.evaluate import PROBLEMS
     from incentive.tasks import distinct
 
     split, n = (run.config.eval.split, run.config.eval.problems) if run.config.eval else ("test", 200)
     asked = {name: distinct(task, PROBLEMS, split, n) for name, task in tasks.items()}
-    watch = Watch(run.dir / "contamination.json", asked, run.say)
-    watch.base(base)
-    return watch
+    met = Contamination(run.dir / "contamination.json", asked, run.say)
+    met.base(base)
+    return met
+
+
+def evaluated(
+    run: Run, show: Show, met: Contamination, stage: str, model: Artifact, tasks: dict[str, Any],
+    section: Eval | None = None, template: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The results of an evaluation, with what the model has met of it beside each score.
+
+    Args:
+        section, template: by default the run's own.
+    """
+    from incentive.stages.evaluate import evaluate
+
+    show({"phase": "begin", "stage": stage})
+    fn = partial(evaluate, contaminated=met.beside(model), show=show)  # what was met counts in no key
+    asked: dict[str, Any] = {"tasks": tasks, "template": template or run.config.template}
+    results: dict[str, Any] = run.stage(stage, fn, section or run.config.eval, start=model, **asked).meta["results"]
+    return results
 
 
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
@@ -232,39 +252,32 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
 
 
 def reinforced(
-    run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, tasks: dict[str, Any], watch: Watch | None = None
-) -> dict[str, Any]:
+    run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, tasks: dict[str, Any],
+    met: Contamination | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Evaluate a model, reinforce it, evaluate again.
 
     Args:
-        watch: what the model has met of the evaluations, if it was made in this run; by default a look at its corpus.
+        met: what the model has met of the evaluations, if it was made in this run; by default a look at its corpus.
     """
     from incentive.contamination import drawn_by
-    from incentive.stages.evaluate import evaluate
     from incentive.stages.rl import rl
 
     cfg = run.config
-    asked: dict[str, Any] = {"tasks": tasks, "template": cfg.template}
     if mixture is not None:
         preflight(run, show, base, mixture, grade, tasks)
-    watch = watch or watched(run, base, tasks)
-
-    def tested(name: str, model: Artifact) -> Any:
-        show({"phase": "begin", "stage": name})
-        fn = partial(evaluate, contaminated=watch.beside(model), show=show)
-        return run.stage(name, fn, cfg.eval, start=model, **asked).meta["results"]
-
+    met = met or contamination(run, base, tasks)
     found: dict[str, Any] = {}
     if cfg.eval:
-        found["before"] = tested("before", base)
+        found["before"] = evaluated(run, show, met, "before", base, tasks)
     if cfg.rl:
-        watch.drawn("zero", mixture, cfg.seed, drawn_by(cfg.rl))
+        met.drawn("zero", mixture, cfg.seed, drawn_by(cfg.rl))
         show({"phase": "begin", "stage": "zero", "metrics": run.dir / "zero/metrics.jsonl", "section": cfg.rl})
         how = {"task": mixture, "grade": grade, "template": cfg.template}
-        zero_ = watch.made("zero", run.stage("zero", partial(rl, show=show), cfg.rl, start=base, **how))
+        zero_ = met.made("zero", run.stage("zero", partial(rl, show=show), cfg.rl, start=base, **how))
         found["steps"] = zero_.meta["steps"]
         if cfg.eval:
-            found["after"] = tested("after", zero_)
+            found["after"] = evaluated(run, show, met, "after", zero_, tasks)
     return summary(run, base.path, found)
 
 
@@ -274,7 +287,7 @@ def preflight(run: Run, show: Show, base: Artifact, mixture: Any, grade: Any, ta
     Raises:
         RunError: something would make the run worthless.
     """
-    from incentive.run import RunError
+    from incentive.files import RunError
 
     if any((run.dir / "zero/checkpoints").glob("step-*")) or (run.dir / "zero/done.json").exists():
         return
@@ -340,39 +353,35 @@ def rounds(cfg: Settings) -> list[Planned]:
 
 def rejection(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     """Before, then rounds of collect and sft, after; the summary."""
-    from incentive.stages.evaluate import evaluate, mixture
+    from incentive.stages.evaluate import mixture
     from incentive.stages.sft import collect, sft
 
     cfg = run.config
     assert cfg.collect is not None
     base, tasks = base_of(cfg.base), {n: known(recipe.tasks, n) for n in (cfg.eval.tasks if cfg.eval else ())}
     task = mixture(cfg.collect.tasks, {n: known(recipe.tasks, n) for n in cfg.collect.tasks})
-    asked: dict[str, Any] = {"tasks": tasks, "template": cfg.template}
-    watch = watched(run, base, tasks)
-
-    def tested(name: str, model: Artifact) -> Any:
-        show({"phase": "begin", "stage": name})
-        fn = partial(evaluate, contaminated=watch.beside(model), show=show)
-        return run.stage(name, fn, cfg.eval, start=model, **asked).meta["results"]
-
+    met = contamination(run, base, tasks)
     found: dict[str, Any] = {}
     if cfg.eval:
-        found["before"] = tested("before", base)
-    model, data = base, []
-    rounds = cfg.collect.rounds
-    share = {"problems": max(1, cfg.collect.problems // rounds), "tokens": cfg.collect.tokens // rounds, "rounds": 1}
+        found["before"] = evaluated(run, show, met, "before", base, tasks)
+    model, data, n_rounds = base, [], cfg.collect.rounds
+    share = {
+        "problems": max(1, cfg.collect.problems // n_rounds),
+        "tokens": cfg.collect.tokens // n_rounds,
+        "rounds": 1,
+    }
     part = cfg.collect.model_copy(update=share)
-    for n in range(1, cfg.collect.rounds + 1):
+    for n in range(1, n_rounds + 1):
         show({"phase": "begin", "stage": f"collect-{n}"})
         how: dict[str, Any] = {"task": task, "template": cfg.template, "first": (n - 1) * part.problems}
         made = run.stage(f"collect-{n}", partial(collect, show=show), part, start=model, **how)
-        data.append(watch.made(f"collect-{n}", made))
+        data.append(met.made(f"collect-{n}", made))
         show({"phase": "begin", "stage": f"sft-{n}"})
-        watch.rows(f"sft-{n}", data)
+        met.rows(f"sft-{n}", data)
         made = run.stage(f"sft-{n}", partial(sft, show=show), cfg.sft, start=base, data=tuple(data))
-        model = watch.made(f"sft-{n}", made)
+        model = met.made(f"sft-{n}", made)
     if cfg.eval:
-        found["after"] = tested("after", model)
+        found["after"] = evaluated(run, show, met, "after", model, tasks)
     return summary(run, base.path, found)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from incentive.measure import MINI_WORDS, PAPER_WORDS, wilson
 from incentive.report import svg
 from incentive.report.markup import Html, amount, details, figure, join, section, share, tag
-from incentive.report.paper import MODELS
+from incentive.report.paper import title
 from incentive.report.read import RunFiles, StageFiles
 from incentive.report.svg import Point, Series
 
@@ -223,20 +223,20 @@ ACROSS: tuple[tuple[str, str, str, bool], ...] = (  # key, title, note, whether 
 def _across(stages: list[StageFiles]) -> Html:
     """The RL stages one after the other on one axis of steps."""
     figures = []
-    for key, title, note, shares in ACROSS:
+    for key, head, note, shares in ACROSS:
         series, before = [], 0.0
         for i, stage in enumerate(stages):
             points = [(x, y) for x, y in stage.series(key) if x > 0]
             steps = [row["step"] for row in stage.rows if row["step"] > 0]
             first = min(steps, default=1) - 1  # a stage that goes on with another's steps counts on
-            name = MODELS.get(stage.name, stage.name)
+            name = title(stage.name)
             series.append(Series(name, [(x - first + before, y) for x, y in points], 1 + i % svg.COLOURS, smooth=True))
             before += max(steps, default=0) - first if steps else 0
         chart = svg.line_chart(
-            series, about=f"{title} over all RL stages", x_label="RL steps, all stages",
+            series, about=f"{head} over all RL stages", x_label="RL steps, all stages",
             y_format=svg.percent if shares else svg.number, y_high=1.0 if shares else None,
         )  # fmt: skip
-        figures.append(figure(chart, title, note))
+        figures.append(figure(chart, head, note))
     return tag("div", join(figures), cls="charts")
 
 
@@ -251,7 +251,7 @@ def _block(stage: StageFiles) -> Html:
 
 def _named(stage: StageFiles) -> str:
     n = len({row["step"] for row in stage.rows if row["step"] > 0})
-    return f"Stage {MODELS.get(stage.name, stage.name)}, {n:,} step{'s' if n != 1 else ''}"
+    return f"Stage {title(stage.name)}, {n:,} step{'s' if n != 1 else ''}"
 
 
 def curves(run: RunFiles) -> Html:

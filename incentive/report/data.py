@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from incentive.report import svg
-from incentive.report.lineage import title
 from incentive.report.markup import Html, amount, figure, join, plain, real, section, share, span, table, tag
-from incentive.report.paper import domain_of
-from incentive.report.read import RunFiles, StageFiles
+from incentive.report.paper import domain_of, title
+from incentive.report.read import RunFiles, StageFiles, fields
 from incentive.report.svg import Series
 
 Dict = dict[str, Any]
@@ -16,10 +15,6 @@ REASONS = {
     "wrong": "wrong answer", "form": "not in the required form", "more": "enough of this problem", "ungraded": "not gradable",
     "length": "too short or long", "language": "mixed language", "paragraph": "long paragraph", "code": "code block",
 }  # fmt: skip
-
-
-def _dict(value: Any) -> Dict:
-    return value if isinstance(value, dict) else {}
 
 
 def _count(value: Any) -> str:
@@ -31,9 +26,9 @@ def _count(value: Any) -> str:
 
 def _rows_table(told: Dict) -> Html:
     """Rows, turns and tokens by domain, the paper's table 5 beside them."""
-    whole = real(_dict(told.get("total")).get("tokens")) or 0.0
+    whole = real(fields(told.get("total")).get("tokens")) or 0.0
     rows: list[list[object]] = []
-    for name, d in [*_dict(told.get("domains")).items(), ("together", _dict(told.get("total")))]:
+    for name, d in [*fields(told.get("domains")).items(), ("together", fields(told.get("total")))]:
         paper = domain_of(name)
         part = (real(d.get("tokens")) or 0.0) / whole if whole else None
         theirs = (
@@ -51,11 +46,11 @@ def _rows_table(told: Dict) -> Html:
 
 def _dropped(told: Dict) -> Html:
     """Of what was sampled or added, how much was kept, and why the rest was dropped."""
-    whole = _dict(told.get("total"))
-    reasons = sorted(_dict(whole.get("dropped")), key=lambda r: -_dict(whole["dropped"])[r])
+    whole = fields(told.get("total"))
+    reasons = sorted(fields(whole.get("dropped")), key=lambda r: -fields(whole["dropped"])[r])
     rows: list[list[object]] = []
-    for name, d in [*_dict(told.get("domains")).items(), ("together", whole)]:
-        gone = _dict(d.get("dropped"))
+    for name, d in [*fields(told.get("domains")).items(), ("together", whole)]:
+        gone = fields(d.get("dropped"))
         counts = [
             d.get("problems"),
             d.get("samples"),
@@ -70,21 +65,21 @@ def _dropped(told: Dict) -> Html:
 
 def _curated(stage: StageFiles) -> list[Html]:
     told = stage.told
-    if not _dict(told.get("domains")):
+    if not fields(told.get("domains")):
         return []
     bars = [
-        (plain(name), [("kept", real(d.get("rows")) or 0.0), *((REASONS.get(r, r), float(n)) for r, n in _dict(d.get("dropped")).items())])
+        (plain(name), [("kept", real(d.get("rows")) or 0.0), *((REASONS.get(r, r), float(n)) for r, n in fields(d.get("dropped")).items())])
         for name, d in told["domains"].items()
     ]  # fmt: skip
-    gone = _dict(_dict(told.get("total")).get("dropped"))
+    gone = fields(fields(told.get("total")).get("dropped"))
     order = ["kept", *(REASONS.get(r, r) for r in sorted(gone, key=lambda r: -gone[r]))]
     bars = [(label, sorted(parts, key=lambda p: order.index(p[0]))) for label, parts in bars]
     paints = {part: (3, 0, 2, 1, 5, 4, 6)[min(i, 6)] for i, part in enumerate(order)}
     chart = svg.bar_chart(bars, about=f"what {stage.name} kept and dropped", colours=paints)
-    held = ", ".join(f"{plain(k)} {v:,}" for k, v in _dict(told.get("held")).items())
+    held = ", ".join(f"{plain(k)} {v:,}" for k, v in fields(told.get("held")).items())
     note = f"Tokens of the response, its stop token included. None of it shares {told.get('ngram', 10)} words in a row, a prompt or a key with the evaluation problems ({held})."  # fmt: skip
     return [
-        tag("h3", f"{title(stage)}: what was kept"),
+        tag("h3", f"{title(stage.name)}: what was kept"),
         tag("p", note if held else "Tokens of the response, its stop token included.", cls="note"),
         _rows_table(told),
         tag("div", figure(chart, "Kept and dropped, by domain"), cls="wide"),
@@ -96,11 +91,11 @@ def _curated(stage: StageFiles) -> list[Html]:
 
 
 def _judged(stage: StageFiles) -> list[Html]:
-    counts, judge, lengths = (_dict(stage.told.get(k)) for k in ("counts", "judge", "lengths"))
+    counts, judge, lengths = (fields(stage.told.get(k)) for k in ("counts", "judge", "lengths"))
     if not counts:
         return []
     said = ", ".join(f"{k.replace('_', ' ')} {_count(v)}" for k, v in counts.items())
-    parts = [tag("h3", f"{title(stage)}: what reward models learn from"), tag("p", f"{said}.".capitalize())]
+    parts = [tag("h3", f"{title(stage.name)}: what reward models learn from"), tag("p", f"{said}.".capitalize())]
     if judge.get("pairs"):
         rows: list[list[object]] = [
             ["two calls on a pair agree", share(judge.get("agreement"))],
@@ -123,7 +118,7 @@ def _judged(stage: StageFiles) -> list[Html]:
 
 
 def _share(value: Any) -> str:
-    d = _dict(value)
+    d = fields(value)
     return f"{share(d.get('share'))} ({span(d.get('ci95'), 0)}; {_count(d.get('n'))})" if real(d.get("share")) is not None else "–"  # fmt: skip
 
 
@@ -134,7 +129,7 @@ def _signed(value: Any) -> str:
 
 def _reliability(stage: StageFiles) -> str:
     bins = [
-        b for b in _dict(stage.told.get("calibration")).get("bins") or [] if real(_dict(b).get("share")) is not None
+        b for b in fields(stage.told.get("calibration")).get("bins") or [] if real(fields(b).get("share")) is not None
     ]
     if not bins:
         return ""
@@ -159,13 +154,13 @@ def _reward_models(stages: list[StageFiles]) -> list[Html]:
         ("area under the curve", lambda t: amount(t.get("auc"))),
         ("unsafe answers called safe", lambda t: _share(t.get("false_safe"))),
         ("safe answers called unsafe", lambda t: _share(t.get("false_unsafe"))),
-        ("calibration error", lambda t: share(_dict(t.get("calibration")).get("ece"))),
-        ("… of a calibrated model on as many", lambda t: share(_dict(t.get("calibration")).get("ece_if_calibrated"))),
-        ("correlation of score and length", lambda t: _signed(_dict(t.get("length")).get("score"))),
-        ("… within pairs", lambda t: _signed(_dict(t.get("length")).get("score_within_pairs"))),
-        ("… in the data itself", lambda t: _signed(_dict(t.get("length")).get("chosen", _dict(t.get("length")).get("label")))),
-        ("right where the better is shorter", lambda t: _share(_dict(t.get("length")).get("accuracy_chosen_shorter"))),
-        ("right where the better is longer", lambda t: _share(_dict(t.get("length")).get("accuracy_chosen_longer"))),
+        ("calibration error", lambda t: share(fields(t.get("calibration")).get("ece"))),
+        ("… of a calibrated model on as many", lambda t: share(fields(t.get("calibration")).get("ece_if_calibrated"))),
+        ("correlation of score and length", lambda t: _signed(fields(t.get("length")).get("score"))),
+        ("… within pairs", lambda t: _signed(fields(t.get("length")).get("score_within_pairs"))),
+        ("… in the data itself", lambda t: _signed(fields(t.get("length")).get("chosen", fields(t.get("length")).get("label")))),
+        ("right where the better is shorter", lambda t: _share(fields(t.get("length")).get("accuracy_chosen_shorter"))),
+        ("right where the better is longer", lambda t: _share(fields(t.get("length")).get("accuracy_chosen_longer"))),
     ]  # fmt: skip
     shown = [[name, *(say(s.told) for s in found)] for name, say in rows]
     shown = [r for r in shown if any(c != "–" for c in r[1:])]
@@ -182,7 +177,7 @@ def _reward_models(stages: list[StageFiles]) -> list[Html]:
 
 def _contamination(run: RunFiles) -> list[Html]:
     """Every training set beside every evaluation set."""
-    asked, training = _dict(run.contamination.get("evaluation")), _dict(run.contamination.get("training"))
+    asked, training = fields(run.contamination.get("evaluation")), fields(run.contamination.get("training"))
     if not asked or not training:
         return []
     rows: list[list[object]] = []
@@ -190,9 +185,9 @@ def _contamination(run: RunFiles) -> list[Html]:
         if found is None:
             rows.append([plain(name), "–", "not known: its base has no list of what it read"])
             continue
-        met = {t: how for t, how in _dict(_dict(found).get("met")).items() if isinstance(how, dict)}
+        met = {t: how for t, how in fields(fields(found).get("met")).items() if isinstance(how, dict)}
         told = [f"{plain(t)}: {sum(how.values())} of {asked.get(t)} ({', '.join(f'{k} {n}' for k, n in how.items())})" for t, how in met.items()]  # fmt: skip
-        rows.append([plain(name), _count(_dict(found).get("rows")), "; ".join(told) or "0 problems met"])
+        rows.append([plain(name), _count(fields(found).get("rows")), "; ".join(told) or "0 problems met"])
     sizes = ", ".join(f"{plain(t)} {n:,}" for t, n in asked.items())
     note = (
         f"Every training set beside every evaluation set ({sizes} problems), before each training stage: a shared run of "

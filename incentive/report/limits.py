@@ -22,9 +22,10 @@ def limits(found: Told) -> Html:
             f"{found['problems']} {found['split']} problems a task, {found['samples']} answers each, temperature "
             f"{found['temperature']:g}, top-p {found['top_p']:g}, at most {found['max_tokens']} tokens."
         )
-        parts = [_PARTS[name](told) for name, told in found["limits"].items() if name in _PARTS and told]
-        if found.get("against"):
-            parts.insert(1 if "overthinking" in found["limits"] else 0, _against(found))
+        parts: list[Html] = []
+        for name, told in found["limits"].items():
+            parts += [_PARTS[name](told)] if name in _PARTS and told else []
+            parts += [_against(found["against"])] if name == "overthinking" and "against" in found else []
     except (KeyError, TypeError, ValueError, AttributeError):
         parts, asked = [], "limits.json is not what this version writes; measure again."
     return section("limits", "Limits", tag("p", asked, cls="note"), *parts)
@@ -96,14 +97,16 @@ def _overthinking(tasks: Told) -> Html:
     ])  # fmt: skip
 
 
-def _against(found: Told) -> Html:
+def _against(other: Told) -> Html:
     rows = []
-    for name, told in found["against"]["tasks"].items():
+    for name, told in other["tasks"].items():
         tokens = told["tokens"]
         low, high = tokens["ci95"]
         fewer = f"{tokens['difference']:+.1f} ({low:+.1f} to {high:+.1f}), p = {tokens['p']:.4f}"
         rows.append([name, told["paired"], share(told["right"]["before"]), _points(told["right"]), amount(tokens["before"]), fewer])  # fmt: skip
-    note = f"Against {plain(found['against']['name'])}, paired over problems; 95% intervals."
+    if not rows:
+        return tag("p", f"Against {plain(other['name'])}: no task has two problems in common.", cls="note")
+    note = f"Against {plain(other['name'])}, paired over problems; 95% intervals."
     columns = ["task", "problems", "right, there", "difference here, points", "tokens, there", "difference here"]
     return join([tag("p", note, cls="note"), table(columns, rows, "numbers")])
 

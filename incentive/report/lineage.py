@@ -12,8 +12,8 @@ from typing import Any
 
 from incentive import ledger
 from incentive.report.markup import Html, join, plain, real, section, table, tag
-from incentive.report.paper import MODELS
-from incentive.report.read import RunFiles, StageFiles, given, graders, inputs, makers
+from incentive.report.paper import title
+from incentive.report.read import RunFiles, StageFiles, fields, given, graders, inputs, makers
 from incentive.report.svg import CHAR, Size, drawing
 
 COLUMNS = {"base": 0, "weights": 1, "data": 2, "reward": 3}
@@ -41,10 +41,6 @@ class Edge:
     kind: str
 
 
-def title(stage: StageFiles) -> str:
-    return MODELS.get(stage.name, stage.name)
-
-
 def base_name(base: Any) -> str:
     """`runs/base-wide/base/model` is base-wide; a name is itself."""
     parts = [p for p in plain(base or "").split("/") if p]
@@ -65,7 +61,7 @@ def counted(n: int, what: str) -> str:
 
 def _made(stage: StageFiles) -> str:
     """How much a stage made or used, in a few words."""
-    meta: dict[str, Any] = m if isinstance(m := stage.done.get("meta"), dict) else {}
+    meta = fields(stage.done.get("meta"))
     updates = sum(1 for row in stage.rows if row["step"] > 0)
     if stage.kind == "rl":
         each, n = stage.section.get("problems_per_step"), stage.section.get("num_generations")
@@ -75,7 +71,7 @@ def _made(stage: StageFiles) -> str:
     if stage.kind == "curate":
         total = stage.told.get("total") or {}
         return f"{total['samples']:,} answers, {total['rows']:,} rows kept" if {"samples", "rows"} <= total.keys() else "curation"  # fmt: skip
-    counts: dict[str, Any] = c if isinstance(c := stage.told.get("counts"), dict) else {}
+    counts = fields(stage.told.get("counts"))
     if stage.kind == "prefer":
         if "kept" in counts:
             return f"{counts['candidates']:,} pairs judged, {counts['kept']:,} kept"
@@ -120,7 +116,7 @@ def graph(run: RunFiles) -> tuple[list[Node], list[Edge]]:
             row += edges[-1].old.startswith("outside") and nodes[edges[-1].old].row == row  # a row of its own
         column, colour = _column(stage)
         if isinstance(start, str) and start:
-            name = base_name(run.config.get("student" if stage.name == "student" else "base"))
+            name = base_name(run.config.get("student" if stage.name.startswith("student") else "base"))
             kind = "answers" if column == COLUMNS["data"] else "weights"
             edges.append(Edge(source(start, kind, row, name), stage.name, kind))
         edges += [Edge(made[k].name, stage.name, "grades") for k in dict.fromkeys(graders(stage)) if k in made]
@@ -130,7 +126,7 @@ def graph(run: RunFiles) -> tuple[list[Node], list[Edge]]:
             stage.name,
             column,
             colour,
-            title(stage),
+            title(stage.name),
             said if done else f"{said}; not done yet".lstrip("; "),
             row,
             not done,
@@ -254,7 +250,7 @@ def sources(key: str, made: dict[str, StageFiles]) -> list[Source]:
     of, meta = given(stage), stage.done.get("meta") or {}
     start = made.get(str(of.get("start")))
     if of.get("start"):
-        who = f"answers of {title(start)}" if start else "answers of the base model"
+        who = f"answers of {title(start.name)}" if start else "answers of the base model"
         rewrite = f", rewritten by {of['rewrite']}" if of.get("rewrite") else ""
         total = stage.told.get("total") or {}
         rows = total.get("rows", meta.get("rows"))
@@ -289,7 +285,7 @@ def statement(run: RunFiles) -> tuple[str, list[str]]:
         return "", []
     made = makers(run.stages)
     strange = list(dict.fromkeys(s.name for _, ss, _ in found for s in ss if not s.known))
-    fed = [title(stage) for stage, _, data in found if data]
+    fed = [title(stage.name) for stage, _, data in found if data]
     if fed:
         verdict = f"Data was given to RL itself ({', '.join(fed)}); whether people wrote it the run cannot say."
     elif strange:
@@ -302,13 +298,13 @@ def statement(run: RunFiles) -> tuple[str, list[str]]:
     lines = []
     for stage, ss, data in found:
         up = _upstream(stage, made)
-        origin = title(up[0]) if up else "its base"
+        origin = title(up[0].name) if up else "its base"
         seen = "; ".join(s.said for s in ss) or "no data set at all"
         tuned = f"its weights were fine-tuned before on {seen}" if ss else "no data set came before it"
         own = "a data set of its own" if data else "no data set"
-        grades = [title(made[k]) for k in dict.fromkeys(graders(stage)) if k in made]
+        grades = [title(made[k].name) for k in dict.fromkeys(graders(stage)) if k in made]
         judged = f"; answers are graded by {', '.join(grades)} too" if grades else ""
-        lines.append(f"{title(stage)} starts from {origin} and was given {own}; {tuned}{judged}.")
+        lines.append(f"{title(stage.name)} starts from {origin} and was given {own}; {tuned}{judged}.")
     return verdict, lines
 
 

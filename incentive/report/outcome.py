@@ -23,9 +23,9 @@ from incentive.report.markup import (
     table,
     tag,
 )
-from incentive.report.read import RunFiles, StageFiles, base_parameters
+from incentive.report.paper import title as model_name
+from incentive.report.read import RunFiles, StageFiles, base_parameters, fields
 from incentive.report.standing import models, tasks_of
-from incentive.report.standing import title as model_name
 from incentive.report.svg import Dot, Series
 
 Results = dict[str, Any]
@@ -160,20 +160,21 @@ def _is_about_leaks(item: dict[str, Any]) -> bool:
     return any(word in said for word in ("contamin", "corpus", "rl prompts"))
 
 
-def _watched(run: RunFiles) -> str:
+def _in_order(item: dict[str, Any]) -> bool:
+    return str(item.get("level", "")).lower() in ("ok", "pass", "info")
+
+
+def _met(run: RunFiles) -> str:
     """What the look at every training set found; empty where a run has none."""
-    asked, training = (run.contamination.get(k) for k in ("evaluation", "training"))
-    if not isinstance(asked, dict) or not isinstance(training, dict) or not asked:
+    asked, training = (fields(run.contamination.get(k)) for k in ("evaluation", "training"))
+    if not asked or not training:
         return ""
     known = [t for t in training.values() if isinstance(t, dict)]
     met = sum(sum(how.values()) for t in known for how in (t.get("met") or {}).values())
     unknown = _and([name for name, t in training.items() if t is None])
-    text = (
-        f"Every training set ({len(known)}, the base's corpus among them) was looked through for the {sum(asked.values()):,} evaluation "
-        if "corpus" in training and training["corpus"] is not None
-        else f"Every training set of this run ({len(known)}) was looked through for the {sum(asked.values()):,} evaluation "
-    )
-    text += f"problems: {met:,} were found." if met else "problems: none was found."
+    corpus = ", the base's corpus among them" if training.get("corpus") is not None else ""
+    text = f"Every training set of this run ({len(known)}{corpus}) was looked through for the {sum(asked.values()):,} evaluation problems: "
+    text += f"they were met {met:,} times, counted by training set." if met else "none was found."
     return text + (f" Not known: {unknown} (no list of what was read)." if unknown else "")
 
 
@@ -181,9 +182,9 @@ def _preflight(run: RunFiles) -> Html:
     """The sentence on unseen test problems, with what the run's own checks say."""
     split = (run.config.get("eval") or {}).get("split", "test")
     leaks = [p for p in run.preflight if _is_about_leaks(p)]
-    sound = all(str(p.get("level", "")).lower() in ("ok", "pass", "info") for p in leaks)
+    sound = all(map(_in_order, leaks))
     ours = sound and (_base(run) == SHIPPED or bool(run.of("pretrain")))
-    if told := _watched(run):
+    if told := _met(run):
         text = told + (" They are val problems, which tuning may look at." if split != "test" else "")
     elif split != "test":
         text = "These are val problems, which tuning may look at; RL draws from train only."
@@ -206,7 +207,7 @@ def _preflight(run: RunFiles) -> Html:
         items.append(tag("li", tag("span", mark, cls="mark"), plain(f"{item.get('what', '')}{advice}")))
     listed = tag("ul", join(items), cls="list") if items else ""
     if len(items) > 4:
-        bad = sum(str(p.get("level", "")).lower() not in ("ok", "pass", "info") for p in run.preflight)
+        bad = sum(not _in_order(p) for p in run.preflight)
         head = f"{len(items)} checks before the first step: {f'{bad} to look at' if bad else 'all in order'}"
         listed = details(head, listed, open_=bad > 0)
     return join([tag("p", text), esc(listed) if listed else Html("")])

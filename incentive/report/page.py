@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from incentive.files import RunError, write_atomic
 from incentive.report import outcome, record
 from incentive.report.curves import curves
 from incentive.report.data import data
@@ -18,7 +19,6 @@ from incentive.report.markup import Html, join, plain, tag
 from incentive.report.read import RunFiles, read_run
 from incentive.report.samples import samples
 from incentive.report.stages import markdown, stages
-from incentive.run import RunError, write_atomic
 
 NAMES = {
     "stages": "Stage table",

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from incentive.report.markup import plain
+
 MODELS = {
     "base": "base", "zero": "R1-Zero", "dev1": "Dev1", "dev2": "Dev2", "dev3": "Dev3", "r1": "R1", "student": "student",
 }  # fmt: skip
 CHAIN = ("base", "zero", "dev1", "dev2", "dev3", "r1")  # of which neighbours are compared
+
+
+def title(name: str) -> str:
+    """How a stage or its model is called: `zero` is R1-Zero."""
+    return MODELS.get(name, plain(name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ import html
 import sys
 from pathlib import Path
 
+from incentive.files import RunError, write_atomic
 from incentive.report import svg
 from incentive.report.curves import accuracy, length, reflection
 from incentive.report.read import read_run
-from incentive.run import RunError, write_atomic
 
 WIDTH, HEIGHT, PAD, GAP = 990.0, 300.0, 18.0, 18.0
 

@@ -19,7 +19,13 @@ from incentive.records import Group, group_from_json
 
 Kind = Literal["rl", "pretrain", "sft", "eval", "curate", "prefer", "reward", "other"]
 Row = dict[str, Any]
-SECTIONS = {"cold-start": "cold", "rejection-sampling": "reject", "r1-reasoning": "reasoning", "r1": "general"}
+SECTIONS = {
+    "zero-longer": "longer",
+    "cold-start": "cold",
+    "rejection-sampling": "reject",
+    "r1-reasoning": "reasoning",
+    "r1": "general",
+}
 _KEY = re.compile(r"\b[0-9a-f]{16}\b")  # of an artifact
 
 
@@ -102,8 +108,8 @@ class RunFiles:
         """Name -> results by task: `before` first, `after` last; summary.json stands in for a lost results.json."""
         found = {s.name: s.results for s in self.stages if s.results}
         for name in ("before", "after"):
-            if name not in found and _tasks(self.summary.get(name)):
-                found[name] = _tasks(self.summary[name])
+            if name not in found and tested(self.summary.get(name)):
+                found[name] = tested(self.summary[name])
         return dict(sorted(found.items(), key=lambda item: (item[0] != "before", item[0] == "after")))
 
     def costs(self, stage: StageFiles) -> ledger.Costs | None:
@@ -128,13 +134,14 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def _dict(value: Any) -> dict[str, Any]:
+def fields(value: Any) -> dict[str, Any]:
+    """The value as an object; empty where it is none."""
     return value if isinstance(value, dict) else {}
 
 
-def _tasks(value: Any) -> dict[str, Any]:
+def tested(value: Any) -> dict[str, Any]:
     """Results by task: the entries that are results."""
-    return {k: v for k, v in _dict(value).items() if isinstance(v, dict) and "pass@1" in v}
+    return {k: v for k, v in fields(value).items() if isinstance(v, dict) and "pass@1" in v}
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -190,14 +197,14 @@ def _kind(section: dict[str, Any], rows: list[Row], results: dict[str, Any]) -> 
 
 
 def _stage(folder: Path, settings: dict[str, Any]) -> StageFiles:
-    about, done = _dict(read_json(folder / "stage.json")), _dict(read_json(folder / "done.json"))
+    about, done = fields(read_json(folder / "stage.json")), fields(read_json(folder / "done.json"))
     rows, torn = _rows(folder / "metrics.jsonl")
-    told = _dict(read_json(folder / "results.json"))
-    results = _tasks(told)
-    section = _dict(_dict(about.get("of")).get("section"))
+    told = fields(read_json(folder / "results.json"))
+    results = tested(told)
+    section = fields(fields(about.get("of")).get("section"))
     kind = _kind(section, rows, results)
-    own = _dict(settings.get("r1")).get(SECTIONS.get(folder.name, folder.name), settings.get(kind))
-    section = {**_dict(own), **section}  # stage.json leaves out what counts in no key, max_steps say
+    own = fields(settings.get("r1")).get(SECTIONS.get(folder.name, folder.name), settings.get(kind))
+    section = {**fields(own), **section}  # stage.json leaves out what counts in no key, max_steps say
     return StageFiles(folder.name, folder, kind, section, rows, torn, about, done, results, told, _parameters(folder))
 
 
@@ -211,7 +218,7 @@ def inputs(stage: StageFiles) -> list[str]:
 
 def given(stage: StageFiles) -> dict[str, Any]:
     """Its inputs by name, as its key hashes them."""
-    return _dict(_dict(stage.about.get("of")).get("inputs"))
+    return fields(fields(stage.about.get("of")).get("inputs"))
 
 
 def graders(stage: StageFiles) -> list[str]:
@@ -253,9 +260,9 @@ def _in_order(stages: list[StageFiles]) -> list[StageFiles]:
 def _skills(folder: Path, stages: list[StageFiles]) -> dict[str, Any]:
     places = [folder, *(s.dir for s in stages), *(s.dir / "model" for s in stages)]
     for place in places:
-        if found := _dict(read_json(place / "skills.json")):
+        if found := fields(read_json(place / "skills.json")):
             return found
-    return next((s.done["meta"]["skills"] for s in stages if _dict(_dict(s.done.get("meta")).get("skills"))), {})
+    return next((s.done["meta"]["skills"] for s in stages if fields(fields(s.done.get("meta")).get("skills"))), {})
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -269,18 +276,18 @@ def read_run(folder: Path) -> RunFiles:
     preflight = read_json(folder / "preflight.json")
     return RunFiles(
         dir=folder,
-        about=_dict(read_json(folder / "run.json")),
+        about=fields(read_json(folder / "run.json")),
         config=settings,
-        environment=_dict(read_json(folder / "environment.json")),
-        summary=_dict(read_json(folder / "summary.json")),
+        environment=fields(read_json(folder / "environment.json")),
+        summary=fields(read_json(folder / "summary.json")),
         done=(folder / "done.json").exists(),
         preflight=[p for p in preflight if isinstance(p, dict)] if isinstance(preflight, list) else [],
-        controls=_dict(read_json(folder / "controls.json")),
+        controls=fields(read_json(folder / "controls.json")),
         skills=_skills(folder, stages),
-        limits=_dict(read_json(folder / "limits.json")),
+        limits=fields(read_json(folder / "limits.json")),
         stages=stages,
         aside=aside,
-        contamination=_dict(read_json(folder / "contamination.json")),
+        contamination=fields(read_json(folder / "contamination.json")),
     )
 
 

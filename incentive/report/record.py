@@ -97,35 +97,6 @@ def cost(run: RunFiles) -> Html:
     if not costs and not broken:
         return Html("")
     total = sum(costs.values(), ledger.Costs())
-
-    def row(name: str, c: ledger.Costs) -> list[object]:
-        tokens = [f"{n:,}" for n in (c.tokens_prompt, c.tokens_sampled, c.tokens_trained)]
-        return [
-            name,
-            ledger.duration(c.seconds),
-            share(c.seconds / total.seconds if total.seconds else None, 0),
-            f"{c.core_hours:.3f}",
-            *tokens,
-            f"{c.flops:.2e}",
-            f"{c.energy_wh:.2f} Wh",
-            money(c.money),
-        ]
-
-    columns = [
-        "stage",
-        "wall time",
-        "share",
-        "core-hours",
-        "prompt tokens",
-        "sampled",
-        "trained",
-        "FLOPs",
-        "energy",
-        "money",
-    ]
-    rows = [row(n, c) for n, c in costs.items()]
-    whole = [row("together", total)] if len(costs) > 1 else []
-    phases = [(name, list(_phases(c).items())) for name, c in costs.items()]
     cores = f"{run.cores} core" + ("s" if run.cores != 1 else "")
     rate = f"${run.price:g} a core-hour, the run's stated price"
     notes = [
@@ -139,9 +110,10 @@ def cost(run: RunFiles) -> Html:
         notes.append("No weights lie in this run yet, so FLOPs could not be counted.")
     if broken:
         notes.append(f"The metrics of {', '.join(broken)} cannot be costed.")
-    parts: list[str] = [tag("p", longest(run, costs))] if len(costs) > 3 else []
-    parts += [table(columns, [*rows, *whole], "numbers", [*([""] * len(rows)), "total"])] if costs else []
+    parts: list[str] = [tag("p", longest(run, costs))] if len(costs) > 3 and total.seconds else []
+    parts += [_ledger(costs, total)] if costs else []
     parts += [tag("p", n, cls="note") for n in notes]
+    phases = [(name, list(_phases(c).items())) for name, c in costs.items()]
     ends = {
         name: f"{ledger.duration(c.seconds)}, {share(c.seconds / total.seconds, 0)}"
         for name, c in costs.items()
@@ -155,6 +127,21 @@ def cost(run: RunFiles) -> Html:
         if c.phases:
             parts.append(details(f"Ledger of {name}", table(["", ""], ledger.table(c))))
     return section("cost", "What it cost", *parts)
+
+
+def _ledger(costs: dict[str, ledger.Costs], total: ledger.Costs) -> Html:
+    """A row a stage and, where there are several, one for all of them."""
+
+    def row(name: str, c: ledger.Costs) -> list[object]:
+        tokens = [f"{n:,}" for n in (c.tokens_prompt, c.tokens_sampled, c.tokens_trained)]
+        part = share(c.seconds / total.seconds if total.seconds else None, 0)
+        energy = f"{c.energy_wh:.2f} Wh"
+        return [name, ledger.duration(c.seconds), part, f"{c.core_hours:.3f}", *tokens, f"{c.flops:.2e}", energy, money(c.money)]  # fmt: skip
+
+    columns = ["stage", "wall time", "share", "core-hours", "prompt tokens", "sampled", "trained", "FLOPs", "energy", "money"]  # fmt: skip
+    rows = [row(n, c) for n, c in costs.items()]
+    whole = [row("together", total)] if len(costs) > 1 else []
+    return table(columns, [*rows, *whole], "numbers", [*([""] * len(rows)), "total"])
 
 
 AIM = 20 * 60.0  # seconds that the whole of r1-mini is to take on two cores

@@ -11,7 +11,7 @@ from statistics import median_low
 from incentive import chat, measure
 from incentive.records import Group, Problem, Sample, Score
 from incentive.report.markup import Html, amount, details, esc, join, section, tag
-from incentive.report.paper import MODELS
+from incentive.report.paper import MODELS, title
 from incentive.report.read import RunFiles, StageFiles, groups
 
 GROUPS = 64  # read from a file at most
@@ -143,7 +143,7 @@ def _through(run: RunFiles) -> dict[str, StageFiles]:
     by_name = {s.name: s for s in run.stages}
     if {"before", "after"} <= by_name.keys():
         return {name: by_name[name] for name in ("before", "after")}
-    return {MODELS[m]: by_name[f"eval-{m}"] for m in MODELS if f"eval-{m}" in by_name}
+    return {title(m): by_name[f"eval-{m}"] for m in MODELS if f"eval-{m}" in by_name}
 
 
 def before_after(run: RunFiles) -> Html:
@@ -202,7 +202,7 @@ def samples(run: RunFiles) -> Html:
     shown = {stage.name: join([over_steps(stage), aha(stage)]) for stage in trained}
     parts = list(shown.values())
     if len(trained) > 1:
-        parts = [details(f"Stage {MODELS.get(n, n)}, over its steps", part) for n, part in shown.items() if part]
+        parts = [details(f"Stage {title(n)}, over its steps", part) for n, part in shown.items() if part]
     parts.insert(0 if len(trained) > 1 else len(parts), before_after(run))
     if trained and not any(parts):
         parts = [

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from incentive.report import svg
 from incentive.report.markup import Html, esc, figure, join, plain, real, section, share, span, table, tag
-from incentive.report.paper import CHAIN, KINDS, Kind, kind_of
+from incentive.report.paper import CHAIN, KINDS, Kind, kind_of, title
 from incentive.report.read import RunFiles
 from incentive.report.standing import (
     Models,
@@ -23,7 +23,6 @@ from incentive.report.standing import (
     sizes,
     steps,
     tasks_of,
-    title,
 )
 from incentive.report.svg import Series
 

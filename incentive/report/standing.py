@@ -13,9 +13,9 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from incentive.report.markup import amount, plain, real, share
-from incentive.report.paper import CHAIN, KINDS, MODELS, kind_of
-from incentive.report.read import RunFiles
+from incentive.report.markup import amount, real, share
+from incentive.report.paper import CHAIN, KINDS, MODELS, kind_of, title
+from incentive.report.read import RunFiles, fields, tested
 
 Results = dict[str, Any]
 Models = dict[str, dict[str, Results]]  # model -> task -> results
@@ -24,10 +24,8 @@ Models = dict[str, dict[str, Results]]  # model -> task -> results
 def models(run: RunFiles) -> Models:
     """Every evaluated model in the order of the pipeline; summary.json stands in for a lost results.json."""
     found = {s.name.removeprefix("eval-"): s.results for s in run.stages if s.name.startswith("eval-") and s.results}
-    told = run.summary.get("table")
-    for name, results in (told if isinstance(told, dict) else {}).items():
-        known = {t: r for t, r in results.items() if isinstance(r, dict) and "pass@1" in r} if isinstance(results, dict) else {}  # fmt: skip
-        if known:
+    for name, results in fields(run.summary.get("table")).items():
+        if known := tested(results):
             found.setdefault(name, known)
     order = list(MODELS)
     return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
@@ -36,10 +34,6 @@ def models(run: RunFiles) -> Models:
 def framed(found: Models) -> Models:
     """With every stage of the paper's in its place, those that were not evaluated yet empty."""
     return {m: found.get(m, {}) for m in (*CHAIN, *(m for m in found if m not in CHAIN))}
-
-
-def title(model: str) -> str:
-    return MODELS.get(model, plain(model))
 
 
 def tasks_of(found: Models) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from incentive.report.markup import Html, amount, esc, factor, join, share, tag
-from incentive.report.paper import CHAIN, KINDS, MODELS
+from incentive.report.paper import CHAIN, KINDS, kind_of, title
 from incentive.report.read import RunFiles
-from incentive.report.standing import Models, mean_of, mean_tokens, tasks_of, title
+from incentive.report.standing import Models, mean_of, mean_tokens, tasks_of
 
 
 def ends(found: Models) -> tuple[str, str]:
@@ -28,8 +28,8 @@ def headline(found: Models) -> str:
 
 def story(run: RunFiles, model: str) -> Html:
     """What was done, stage by stage."""
-    rl = [MODELS.get(s.name, s.name) for s in run.of("rl")]
-    sft = [MODELS.get(s.name, s.name) for s in run.of("sft")]
+    rl = [title(s.name) for s in run.of("rl")]
+    sft = [title(s.name) for s in run.of("sft")]
     judges = [s.name for s in run.of("reward")]
     parts = [f"{model[0].upper()}{model[1:]} went through DeepSeek-R1's pipeline"]
     if not run.done:
@@ -52,7 +52,7 @@ def cards(found: Models) -> Html:
         spans = [f"{share(s.low, 0)[:-1]} to {share(s.high, 0)}" for s in (a, b)]
         zero = mean_of(found, "zero", name) if old != "zero" else None
         between = f"; R1-Zero {share(zero.value, 0)}" if zero and new != "zero" else ""
-        n = len([t for t in tasks_of(found) if t.startswith(kind.ours)])
+        n = len([t for t in tasks_of(found) if kind_of(t) == name])
         tokens = mean_tokens(found, old, name), mean_tokens(found, new, name)
         length = factor(*tokens)
         more = tag("span", tag("b", length), f" length ({amount(tokens[0])} → {amount(tokens[1])})") if length else ""

@@ -20,12 +20,13 @@ from incentive import measure
 from incentive.answers import Count, speaker, write_results
 from incentive.asker import asker, key_of
 from incentive.config import ConfigError, Sampling
+from incentive.files import write_lines
 from incentive.ledger import fold
 from incentive.records import Group, Problem
-from incentive.run import Stage, write_lines
 from incentive.safety import jailbreak, sets
 from incentive.safety.control import KEYWORDS, Keywords, RiskControl
 from incentive.safety.review import labels, reviewer, shown
+from incentive.stage import Stage
 from incentive.stages import benchmark
 
 

@@ -153,8 +153,8 @@ class Asking:
         return [Review(violated(r.text), r.text.strip()[:2000]) for r in replies]
 
 
-class _Free:
-    """Costs nothing and holds nothing."""
+class Costless:
+    """A reviewer that costs nothing and holds nothing."""
 
     def spent(self) -> dict[str, float]:
         return {}
@@ -166,7 +166,7 @@ class _Free:
         pass
 
 
-class ByModel(_Free):
+class ByModel(Costless):
     """A safety reward model: what it holds for unsafe with more than even odds is a violation.
 
     Raises:
@@ -189,7 +189,7 @@ class ByModel(_Free):
         return [Review(() if safe >= 0.5 else (0,), f"probability of safe {safe:.3f}") for safe in values]
 
 
-class ByWorld(_Free):
+class ByWorld(Costless):
     """The world's rule, for its tasks `harm`."""
 
     version = "world"

@@ -7,7 +7,6 @@ the paper (D.3.2): discrimination, illegal, harmful, ethical. No request holds a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from incentive.records import Problem
@@ -18,14 +17,6 @@ from incentive.tasks.rows import Row, Source
 OWN = Path(__file__).parents[1] / "assets/safety/prompts.jsonl"
 WORLD = ("harm", "harm-zh")
 _CODES = {"english": "en", "chinese": "zh", "simplified chinese": "zh"}
-
-
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    about: str
-    source: Source
-    read: Callable[[Row], Item]
-    licence: str
 
 
 def _item(question: object, harmful: bool, row: Row, **tags: object) -> Item:
@@ -75,13 +66,13 @@ def _aya(row: Row) -> Item:
     )
 
 
-SETS: dict[str, Prompts] = {
-    "own": Prompts("128 requests of our own in two languages, half harmful, half look-alikes", Source(str(OWN)), _plain, "Apache-2.0"),
-    "harmbench": Prompts("HarmBench: harmful behaviours, plain, with context, copyright", Source("walledai/HarmBench"), _harmbench, "MIT"),
-    "strongreject": Prompts("StrongREJECT: 313 forbidden requests", Source("walledai/StrongREJECT"), _strongreject, "MIT"),
-    "xstest": Prompts("XSTest: over-refusal, 250 fine requests and 200 harmful contrasts", Source("walledai/XSTest"), _xstest, "CC BY 4.0"),
-    "aya": Prompts("Aya red-teaming: eight languages", Source("CohereLabs/aya_redteaming"), _aya, "Apache-2.0"),
-}  # fmt: skip
+SETS: dict[str, tuple[Source, Callable[[Row], Item]]] = {  # licences: docs/safety.md
+    "own": (Source(str(OWN)), _plain),
+    "harmbench": (Source("walledai/HarmBench"), _harmbench),  # harmful behaviours: plain, with context, copyright
+    "strongreject": (Source("walledai/StrongREJECT"), _strongreject),  # 313 forbidden requests
+    "xstest": (Source("walledai/XSTest"), _xstest),
+    "aya": (Source("CohereLabs/aya_redteaming"), _aya),
+}
 
 
 def load(name: str, data: str | Path | None = None, n: int | None = None) -> list[Problem]:
@@ -98,9 +89,7 @@ def load(name: str, data: str | Path | None = None, n: int | None = None) -> lis
     if name in WORLD:
         found = distinct(SHIPPED[name], 0, "test", n or 200)
     else:
-        known = SETS.get(name)
-        hub = Hub(
-            known.source if known else Source(name), known.read if known else _plain, name=name, hold="test", data=data
-        )
+        source, read = SETS.get(name, (Source(name), _plain))
+        hub = Hub(source, read, name=name, hold="test", data=data)
         found = [hub.posed(line) for line in hub.lines[:n]]
     return [Problem(p.id, p.key, p.prompt, p.answer, {**p.tags, "set": name}) for p in found]

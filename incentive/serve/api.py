@@ -12,7 +12,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +24,6 @@ from starlette.routing import Route
 
 from incentive.judge import Prompt
 from incentive.records import hash64
-from incentive.run import RunError
 from incentive.serve.asked import (
     MAX_ROWS,
     NEUTRAL,
@@ -37,6 +36,7 @@ from incentive.serve.asked import (
     body,
     parsed,
 )
+from incentive.serve.held import Pieces, held
 from incentive.serve.loop import Ask, Loop, Piece, Token
 
 if TYPE_CHECKING:
@@ -193,9 +193,7 @@ class Api:
             return [self._known(prompt, "prompt")]
         return [ids for one in cast("list[str] | list[list[int]]", prompt) for ids in self._ids(one)]
 
-    async def _pieces(
-        self, request: Request, make: Callable[[Callable[[int, Piece], None]], list[Ask]]
-    ) -> AsyncGenerator[tuple[int, Piece], None]:
+    async def _pieces(self, request: Request, make: Callable[[Callable[[int, Piece], None]], list[Ask]]) -> Pieces:
         """(answer's index, piece) until every answer has ended. Where the client goes away, its rows are given up."""
         found: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         here = asyncio.get_running_loop()
@@ -227,43 +225,10 @@ class Api:
 
     def _shown(
         self, request: Request, make: Callable[[Callable[[int, Piece], None]], list[Ask]], query: Callable[[int], Prompt]
-    ) -> AsyncGenerator[tuple[int, Piece], None]:  # fmt: skip
+    ) -> Pieces:  # fmt: skip
         """The pieces of `_pieces`, past the risk control where there is one."""
         pieces = self._pieces(request, make)
-        return pieces if self.control is None else self._held(pieces, query, self.control)
-
-    async def _held(
-        self, pieces: AsyncGenerator[tuple[int, Piece], None], query: Callable[[int], Prompt], control: RiskControl
-    ) -> AsyncGenerator[tuple[int, Piece], None]:
-        """Of a flagged request each answer is held back until it has ended and was reviewed; one that is retracted comes as
-        a single piece with another text and no tokens.
-
-        Raises:
-            Refused: the reviewer is down; nothing passes unreviewed.
-        """
-        flagged, kept = dict[int, bool](), dict[int, list[Piece]]()
-        async with contextlib.aclosing(pieces):
-            async for at, piece in pieces:
-                if at not in flagged:
-                    flagged[at] = control.flags(query(at))
-                if not flagged[at]:
-                    yield at, piece
-                    continue
-                held = kept.setdefault(at, [])
-                held.append(piece)
-                if piece.reason is None:
-                    continue
-                try:
-                    turn = (query(at), "".join(p.text for p in held))
-                    taken = (await asyncio.to_thread(control.retracts_all, [turn]))[0]
-                except RunError as error:
-                    raise Refused(503, f"the risk control cannot review: {error}", "server_error") from None
-                finally:
-                    control.reviewer.forget()
-                if taken:
-                    held = [Piece(control.retracted(query(at)), (), "content_filter", held[0].prompt)]
-                for one in held:
-                    yield at, one
+        return pieces if self.control is None else held(pieces, query, self.control)
 
     # completions
 

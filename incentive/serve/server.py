@@ -8,11 +8,12 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from incentive.run import RunError
+from incentive.files import RunError
 
 if TYPE_CHECKING:
+    from incentive.model.lean import Lean
     from incentive.safety.control import RiskControl
 
 SLOTS = 64  # rows that decode together, memory permitting
@@ -47,29 +48,23 @@ def serve(
         from incentive.serve.api import Api
     except ImportError as error:
         raise RunError(f"serving needs {error.name}\nInstall it: pip install 'incentive[serve]'") from None
-    listening = _bound(host, port)
-    from incentive.compare import model_folder
-    from incentive.engine import rows_that_fit
-    from incentive.model.checkpoint import load_policy, resolve, stop_ids
-    from incentive.model.lean import Lean
-    from incentive.recipes import settle
-    from incentive.serve.loop import Loop
+    with contextlib.ExitStack() as held:
+        listening = held.enter_context(contextlib.closing(_bound(host, port)))
+        from incentive.engine import rows_that_fit
+        from incentive.model.checkpoint import stop_ids
+        from incentive.recipes import settle
+        from incentive.serve.loop import Loop
 
-    with contextlib.closing(listening):
         settle(threads)
-        folder = resolve(model_folder(model))
-        policy, tokenizer = load_policy(folder, device=device)
-        if not isinstance(policy, Lean):
-            raise RunError(
-                f"{folder}: the server decodes Llama, Mistral, Qwen2, Qwen3 and Gemma shapes, not {policy.config.model_type}\n"
-                "Serve it with vllm serve or transformers serve; the checkpoint opens there as it is."
-            )
-        policy.requires_grad_(False)
+        guard = _control(control, keywords, threads, device)  # before the rows are counted: a reviewer takes memory too
+        if guard is not None:
+            held.callback(guard.reviewer.close)
+        folder, policy, tokenizer = _opened(model, device)
         context = min(policy.config.max_position_embeddings, max_model_len or policy.config.max_position_embeddings)
         rows = slots or rows_that_fit(policy, context, SLOTS)
         loop = Loop(policy, tokenizer, stop_ids(tokenizer, folder), rows, context)
+        held.callback(loop.close)
         called = name or Path(model).resolve().name
-        guard = _control(control, keywords, threads, device)
         app = Api(loop, tokenizer, called, context, policy.config.vocab_size, rows, control=guard).app()
         server = uvicorn.Server(
             uvicorn.Config(
@@ -82,8 +77,28 @@ def serve(
             server.run(sockets=[listening])
         except KeyboardInterrupt:  # uvicorn has shut down and raises the signal anew
             say("stopped")
-        finally:
-            loop.close()
+
+
+def _opened(model: str, device: str) -> tuple[Path, Lean, Any]:
+    """Where a model lies, it and its tokenizer.
+
+    Raises:
+        RunError: its shape is none that the loop decodes.
+        CheckpointError: the folder is not a usable checkpoint.
+    """
+    from incentive.compare import model_folder
+    from incentive.model.checkpoint import load_policy, resolve
+    from incentive.model.lean import Lean
+
+    folder = resolve(model_folder(model))
+    policy, tokenizer = load_policy(folder, device=device)
+    if not isinstance(policy, Lean):
+        raise RunError(
+            f"{folder}: the server decodes Llama, Mistral, Qwen2, Qwen3 and Gemma shapes, not {policy.config.model_type}\n"
+            "Serve it with vllm serve or transformers serve; the checkpoint opens there as it is."
+        )
+    policy.requires_grad_(False)
+    return folder, policy, tokenizer
 
 
 def _control(who: str | None, keywords: Path | None, threads: int, device: str) -> RiskControl | None:

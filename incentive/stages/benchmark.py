@@ -26,8 +26,9 @@ import numpy as np
 from incentive import chat, measure, rewards
 from incentive.config import Sampling
 from incentive.engine.base import Engine
+from incentive.files import RunError, dumps, write_json
 from incentive.records import Group, Problem, Sample
-from incentive.run import RunError, Stage, dumps, write_json
+from incentive.stage import Stage
 from incentive.stages.evaluate import gather, requests, thinking_of
 
 BLOCK = 1024  # answers that are sampled together and stored as one file

@@ -20,18 +20,10 @@ from typing import Any
 from incentive import chat, curation, rewards
 from incentive.config import Curate
 from incentive.curation import Held, Text
+from incentive.files import RunError, file_hash, read_lines, write_atomic, write_folder, write_json, write_lines
+from incentive.keys import Artifact
 from incentive.records import Group, Problem, Sample, Score
-from incentive.run import (
-    Artifact,
-    RunError,
-    Stage,
-    file_hash,
-    read_lines,
-    write_atomic,
-    write_folder,
-    write_json,
-    write_lines,
-)
+from incentive.stage import Stage
 from incentive.stages.sft import Sampler, Show, tokens_of
 from incentive.tasks import Mixture
 

@@ -16,9 +16,11 @@ from transformers import PreTrainedTokenizerBase
 from incentive import chat, engine, language, measure, rewards
 from incentive.config import Eval, Sampling
 from incentive.engine.base import Engine
+from incentive.files import RunError, write_json
+from incentive.keys import Artifact
 from incentive.model.checkpoint import Policy, load_policy, resolve
 from incentive.records import Group, Problem, Request, Sample, hash64, to_json
-from incentive.run import Artifact, RunError, Stage, write_json
+from incentive.stage import Stage
 from incentive.tasks import Mixture, checks, distinct
 from incentive.tasks.base import Task, tool_of
 

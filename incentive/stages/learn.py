@@ -8,7 +8,7 @@ from typing import Any
 
 from incentive.learner import Learner, Loss
 from incentive.records import Example
-from incentive.run import Stage
+from incentive.stage import Stage
 
 
 def learn(

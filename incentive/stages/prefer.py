@@ -13,9 +13,11 @@ from typing import Any
 
 from incentive import chat, rewards
 from incentive.config import Prefer
+from incentive.files import RunError, write_folder, write_json
+from incentive.keys import Artifact
 from incentive.preferences import Judge, Label, Prompt, make_pairs, write
 from incentive.records import Group, Problem, Sample
-from incentive.run import Artifact, RunError, Stage, write_folder, write_json
+from incentive.stage import Stage
 from incentive.stages.sft import Sampler, Show, tokens_of
 from incentive.tasks import Mixture
 

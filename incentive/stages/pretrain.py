@@ -23,11 +23,13 @@ from incentive.algo import loss as losses
 from incentive.algo import weights
 from incentive.config import Pretrain
 from incentive.corpus import Habits, document
+from incentive.files import write_folder
+from incentive.keys import Artifact
 from incentive.learner import Learner
 from incentive.model.checkpoint import fastest_dtype, save_policy
 from incentive.model.lean import Lean
 from incentive.records import Example, hash64
-from incentive.run import Artifact, Stage, write_folder
+from incentive.stage import Stage
 from incentive.stages.learn import learn
 
 SHARD = 20_000  # documents

@@ -18,8 +18,10 @@ from typing import Any
 from incentive import chat, curation
 from incentive.config import Rows
 from incentive.curation import Held, Text
+from incentive.files import RunError, write_atomic, write_folder, write_json, write_lines
+from incentive.keys import Artifact
 from incentive.model.checkpoint import load_tokenizer
-from incentive.run import Artifact, RunError, Stage, write_atomic, write_folder, write_json, write_lines
+from incentive.stage import Stage
 from incentive.stages.curate import ROWS_A_FILE, Row, markdown, summary
 from incentive.tasks.hub import rows_of, value
 from incentive.tasks.jsonl import TaskError
@@ -74,6 +76,65 @@ def read(row: Row, given: dict[str, str]) -> tuple[Any, str] | None:
     return (before[0]["content"] if alone else before), said[-1]["content"]
 
 
+class _Sieve:
+    """Takes rows of sources, leaves out what is not to be learnt from, and counts by domain why.
+
+    Args:
+        after_part: called after every `PART` rows.
+    """
+
+    def __init__(self, tokenizer: Any, template: str, max_tokens: int, held: Held, after_part: Callable[[], None]):
+        self.tokenizer, self.template, self.max_tokens, self.held = tokenizer, template, max_tokens, held
+        self.after_part = after_part
+        self.counts: dict[str, Counter[str]] = {}
+        self.origins: list[dict[str, Any]] = []
+        self.seen = set[bytes]()
+
+    def kept(self, name: str) -> Iterator[Row]:
+        """The rows of a source that stay, as they are read.
+
+        Raises:
+            TaskError: the source cannot be had or read, or lacks a column.
+        """
+        source, given = rows_of(name)
+        origin, rows = stream(source)
+        self.origins.append(origin)
+        domain = given.get("domain", "general")
+        count = self.counts.setdefault(domain, Counter())
+        while part := list(islice(rows, PART)):
+            count["added"] += len(part)
+            found: list[Row] = []
+            for row in part:
+                try:
+                    made = _row(row, given, domain)
+                except KeyError as error:
+                    has = ", ".join(map(str, row))
+                    raise TaskError(f"{source.id}: no column {error.args[0]!r}\nIt has: {has}.") from None
+                why = made if isinstance(made, str) else self._unfit(made)
+                if why:
+                    count[why] += 1
+                elif isinstance(made, dict):
+                    found.append(made)
+            texts = [Text(chat.text_of(r["prompt"]), r["response"], None) for r in found]
+            for row, shared in zip(found, curation.contaminated(texts, self.held), strict=True):
+                if shared is None:
+                    yield row
+                else:
+                    count[f"contaminated: {shared.set}"] += 1
+            self.after_part()
+
+    def _unfit(self, row: Row) -> str:
+        """Why a row in our form is dropped; empty where it is not. Counts its tokens."""
+        if _repeated(row, self.seen):
+            return "duplicate"
+        row["tokens"] = self._tokens(row["response"]) + 1  # the stop token
+        asked = self._tokens(chat.render(self.template, row["prompt"], self.tokenizer))
+        return "too long" if row["tokens"] + asked > self.max_tokens else ""
+
+    def _tokens(self, text: str) -> int:
+        return len(self.tokenizer.encode(text, add_special_tokens=False))
+
+
 def public(
     stage: Stage,
     section: Rows,
@@ -96,68 +157,30 @@ def public(
     assert start is not None
     tokenizer = load_tokenizer(start.path)
     stage.resume()
-    counts: dict[str, Counter[str]] = {}
     light: list[Row] = []  # what the summary needs of each row
-    origins, seen = [], set[bytes]()
     began = time.monotonic()
 
-    def tokens(text: str) -> int:
-        return len(tokenizer.encode(text, add_special_tokens=False))
+    def after_part() -> None:
+        total = max(len(light), section.rows * len(section.sources))
+        show({"phase": stage.dir.name, "done": len(light), "total": total})
 
-    def kept(name: str) -> Iterator[Row]:
-        source, given = rows_of(name)
-        origin, rows = stream(source)
-        origins.append(origin)
-        domain = given.get("domain", "general")
-        count = counts.setdefault(domain, Counter())
-        while part := list(islice(rows, PART)):
-            count["added"] += len(part)
-            found: list[Row] = []
-            for row in part:
-                try:
-                    made = _row(row, given, domain)
-                except KeyError as error:
-                    raise TaskError(
-                        f"{source.id}: no column {error.args[0]!r}\nIt has: {', '.join(map(str, row))}."
-                    ) from None
-                why = made if isinstance(made, str) else _repeated(made, seen)
-                if isinstance(made, dict) and not why:
-                    made["tokens"] = tokens(made["response"]) + 1  # the stop token
-                    asked = tokens(chat.render(template, made["prompt"], tokenizer))
-                    why = "too long" if made["tokens"] + asked > section.max_tokens else ""
-                if why:
-                    count[why] += 1
-                elif isinstance(made, dict):
-                    found.append(made)
-            texts = [Text(chat.text_of(r["prompt"]), r["response"], None) for r in found]
-            for row, shared in zip(found, curation.contaminated(texts, held), strict=True):
-                if shared is None:
-                    yield row
-                else:
-                    count[f"contaminated: {shared.set}"] += 1
-            show(
-                {
-                    "phase": stage.dir.name,
-                    "done": len(light),
-                    "total": max(len(light), section.rows * len(section.sources)),
-                }
-            )
-
+    sieve = _Sieve(tokenizer, template, section.max_tokens, held, after_part)
     with write_folder(stage.dir / "dataset") as folder:
-        every = (row for name in section.sources for row in islice(kept(name), section.rows or None))
+        every = (row for name in section.sources for row in islice(sieve.kept(name), section.rows or None))
         for number in range(1, 10**6):
             if not (shard := list(islice(every, ROWS_A_FILE))):
                 break
             write_lines(folder / f"{number:06d}.jsonl.zst", shard)
             light += [{**r, "prompt": _turns(r["prompt"]), "response": ""} for r in shard]
         if not light:
-            dropped = ", ".join(f"{why} {n}" for why, n in sum(counts.values(), Counter()).items() if why != "added")
+            counts = sum(sieve.counts.values(), Counter())
+            dropped = ", ".join(f"{why} {n}" for why, n in counts.items() if why != "added")
             raise RunError(f"no row is left to learn from ({dropped or 'there was none'})")
-    results = summary(light, counts) | {
+    results = summary(light, sieve.counts) | {
         "held": {name: len(texts) for name, texts in held.sets.items()},
         "ngram": held.n,
     }
-    write_json(stage.dir / "results.json", results | {"sources": origins})
+    write_json(stage.dir / "results.json", results | {"sources": sieve.origins})
     write_atomic(stage.dir / "results.md", markdown(results))
     stage.record({"step": 1, "kept": len(light), "time/read": time.monotonic() - began})
     return Artifact("dataset", stage.dir / "dataset", meta={"kept": len(light), "results": results})
@@ -176,10 +199,11 @@ def _row(row: Row, given: dict[str, str], domain: str) -> Row | str:
     return "tags" if response is None else {"prompt": said[0], "response": response, "domain": domain}
 
 
-def _repeated(row: Row, seen: set[bytes]) -> str:
+def _repeated(row: Row, seen: set[bytes]) -> bool:
+    """Whether a row says what one in `seen` said; it is seen from now on."""
     text = curation.same(f"{chat.text_of(row['prompt'])}\n{row['response']}")
     key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
     if key in seen:
-        return "duplicate"
+        return True
     seen.add(key)
-    return ""
+    return False

@@ -19,11 +19,13 @@ from incentive import calibration, chat
 from incentive.algo import loss as losses
 from incentive.algo import weights
 from incentive.config import RewardModel
+from incentive.files import RunError, write_folder, write_json
+from incentive.keys import Artifact
 from incentive.learner import Learner
 from incentive.model.scored import Reading, Scored, load_scored, rows_of, save_scored
 from incentive.preferences import Label, Pair, read_labels, read_pairs
 from incentive.records import Example, hash64, split_of
-from incentive.run import Artifact, RunError, Stage, write_folder, write_json
+from incentive.stage import Stage
 from incentive.stages.learn import learn
 from incentive.tasks.jsonl import content
 

@@ -25,12 +25,14 @@ from incentive.algo import loss as losses
 from incentive.algo.advantage import ADVANTAGES, assign, equal
 from incentive.algo.weights import WEIGHTS
 from incentive.config import RL, Sampling
+from incentive.files import RunError, write_atomic, write_folder, write_json
 from incentive.hacking import Fall, Monitor, Watch
+from incentive.keys import Artifact
 from incentive.learner import Learner
 from incentive.model.checkpoint import load_policy, resolve, save_policy
 from incentive.records import Example, Group, Problem, Sample, Score, hash64, to_json
 from incentive.rewards import Grade
-from incentive.run import Artifact, RunError, Stage, write_atomic, write_folder, write_json
+from incentive.stage import Stage
 from incentive.stages.evaluate import PROBLEMS, ask, emergence, gather, requests, spoken_of
 from incentive.tasks import Mixture, distinct
 
@@ -272,7 +274,7 @@ class Trainer:
     # the hacking monitor
 
     def look(self, watch: Watch, values: dict[str, list[float]]) -> dict[str, float]:
-        """One look at the ground truths beside the reward since the last; the weights of every look are kept meanwhile."""
+        """One look at the ground truths beside the reward since the last; the weights of every look are kept."""
         step = self.learner.steps
         truths = {what: [v for name in names for v in values.get(name, ())] for what, names in watch.truths.items()}
         truths = {what: of for what, of in truths.items() if of}
@@ -280,7 +282,7 @@ class Trainer:
         self.proxies = []
         with (self.stage.dir / "looks.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(seen) + "\n")
-        with write_folder(self.stage.dir / f"looks/step-{step:06d}") as folder:
+        with write_folder(self.weights(step)) as folder:
             save_policy(folder, self.learner.policy, self.tokenizer)
         for fall in self.monitor.see(**seen):
             self.falls.append(fall)
@@ -289,7 +291,11 @@ class Trainer:
         return {"hacking/reward": seen["reward"], "hacking/falls": float(len(self.falls)), **means}
 
     def looked(self, step: int) -> None:
-        """Show the monitor again what a run that goes on at `step` saw; forget what came after."""
+        """Show the monitor again what a run that goes on at `step` saw; forget what came after.
+
+        Raises:
+            RunError: the weights of a look are gone, so that the stage could not end with them.
+        """
         path = self.stage.dir / "looks.jsonl"
         if self.watch is None or not path.exists():
             return
@@ -297,19 +303,25 @@ class Trainer:
         kept = [seen for seen in map(json.loads, whole) if seen["step"] <= step]
         write_atomic(path, "".join(json.dumps(seen) + "\n" for seen in kept))
         for seen in kept:
+            if not (folder := self.weights(seen["step"])).exists():
+                raise RunError(
+                    f"{folder} is gone, and the stage may have to end with it\n"
+                    f"Start the stage over: add --rerun {self.stage.dir.name}"
+                )
             self.falls += self.monitor.see(**seen)
+
+    def weights(self, step: int) -> Path:
+        """Those of a look. They stay, also when the stage is done: if it is extended, a later fall may lead back to them."""
+        return self.stage.dir / f"looks/step-{step:06d}"
 
     def finish(self) -> dict[str, Any]:
         """Write `model/`: the last weights or, where a reward model was gamed, those before the fall. What was found."""
-        model, keep = self.stage.dir / "model", min((f.keep for f in self.falls), default=None)
-        kept = self.stage.dir / f"looks/step-{keep or 0:06d}"
-        if keep is None or kept.exists():  # it does not where a kill came after these lines
-            with write_folder(model) as folder:
-                if keep is None:
-                    save_policy(folder, self.learner.policy, self.tokenizer)
-                else:
-                    shutil.copytree(kept, folder, dirs_exist_ok=True)
-        shutil.rmtree(self.stage.dir / "looks", ignore_errors=True)
+        keep = min((f.keep for f in self.falls), default=None)
+        with write_folder(self.stage.dir / "model") as folder:
+            if keep is None:
+                save_policy(folder, self.learner.policy, self.tokenizer)
+            else:
+                shutil.copytree(self.weights(keep), folder, dirs_exist_ok=True)
         if self.watch is None:
             return {}
         return {"hacking": [to_json(f) | {"told": f.finding.what} for f in self.falls], "kept_step": keep}

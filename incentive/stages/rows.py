@@ -6,7 +6,9 @@ from typing import Any
 
 from incentive import chat
 from incentive.corpus import Habits, document
-from incentive.run import Artifact, Stage, write_folder, write_lines
+from incentive.files import write_folder, write_lines
+from incentive.keys import Artifact
+from incentive.stage import Stage
 
 
 def rows(stage: Stage, section: None, start: Artifact | None = None, data: Any = (), *, n: int, seed: int) -> Artifact:  # noqa: ARG001

@@ -19,10 +19,12 @@ from incentive import chat, engine, rewards
 from incentive.algo import loss as losses
 from incentive.algo import weights
 from incentive.config import SFT, Collect, Draw
+from incentive.files import RunError, read_lines, write_folder
+from incentive.keys import Artifact
 from incentive.learner import Learner
 from incentive.model.checkpoint import Policy, load_policy, resolve, save_policy
 from incentive.records import Example, Group, group_from_json, hash64
-from incentive.run import Artifact, RunError, Stage, read_lines, write_folder
+from incentive.stage import Stage
 from incentive.stages.evaluate import fit, gather, requests
 from incentive.stages.learn import learn
 from incentive.tasks import Mixture

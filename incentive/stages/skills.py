@@ -10,9 +10,11 @@ from typing import Any
 
 from incentive import chat, engine, measure
 from incentive.config import Engine, Sampling
+from incentive.files import write_json
+from incentive.keys import Artifact
 from incentive.model.checkpoint import load_policy, resolve
 from incentive.records import Group
-from incentive.run import Artifact, Stage, write_json
+from incentive.stage import Stage
 from incentive.stages.evaluate import PROBLEMS, ask, results, thinking_of
 from incentive.tasks import SHIPPED, distinct
 from incentive.tasks.countdown import Countdown

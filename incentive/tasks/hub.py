@@ -312,7 +312,7 @@ class Hub(Listed):
         return list(found.values())
 
     def _missing(self, name: str, row: Row, n: int) -> str:
-        near = difflib.get_close_matches(name, row, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, map(str, row), n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"{self.source.id}: row {n} has no column {name!r}{hint}\nIt has: {', '.join(map(str, row))}."
 

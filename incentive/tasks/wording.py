@@ -63,12 +63,6 @@ class Reworded:
             found = replace(found, prompt=chosen[hash64("wording", seed, i) % len(chosen)])
         return replace(found, id=f"{self.name}/{split}/{seed}/{i}", tags={**found.tags, "task": self.name})
 
-    def paraphrases(self, problem: Problem) -> dict[str, str]:
-        return self.task.paraphrases(problem)
-
-    def appears(self, problem: Problem, thinking: str) -> int | None:
-        return self.task.appears(problem, thinking)
-
     def check(self, problem: Problem, answer: str) -> bool:
         return self.task.check(problem, answer)
 
@@ -77,3 +71,9 @@ class Reworded:
 
     def vote_key(self, answer: str) -> str | None:
         return self.task.vote_key(answer)
+
+    def __getattr__(self, name: str) -> Any:
+        """What not every task has, as `paraphrases`, `appears` or `tool`."""
+        if name.startswith("__"):  # copying and the like ask before there is a task
+            raise AttributeError(name)
+        return getattr(self.task, name)
