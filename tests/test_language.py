@@ -196,3 +196,15 @@ def test_the_miniatures_thoughts_are_wholly_in_one_language() -> None:
         assert language_share(thought, "zh") == 1.0, thought
         assert language_share(thought, "en") == 0.0
     assert language_share("NO WAIT, TRY AGAIN 对", "zh") < 0.5  # type: ignore[operator]
+
+
+def test_spoken_counts_the_whole_response() -> None:
+    def worth(text: str, **tags: str) -> float | None:
+        return rewards.spoken(Problem("p", "k", "?", "1", dict(tags)), [sample(text)])[0]
+
+    assert worth(chat.perfect("", "hello there"), language="en") == 1.0
+    assert worth(chat.perfect("", "你好"), language="en") == 0.0
+    assert worth(chat.perfect("你好", "hello there"), language="en") == 0.5
+    assert worth("no tags", language="en") == 1.0  # all of it is thinking
+    assert worth(chat.perfect("", "12"), language="en") == 0.0
+    assert worth(chat.perfect("", "你好")) == 1.0

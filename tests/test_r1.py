@@ -138,7 +138,8 @@ def test_the_last_part_grades_each_prompt_by_its_own_rewards(done: tuple[Path, d
             for score in group["scores"]:
                 parts.setdefault(group["problem"]["tags"]["task"], set()).update(score["parts"])
     ruled = {"accuracy", "summarised", "language"}
-    wanted = {"countdown3": ruled, "logic": ruled, "general": {"helpful", "format"}, "harm": {"safe", "format"}}
+    both = {"format", "language"}
+    wanted = {"countdown3": ruled, "logic": ruled, "general": {"helpful", *both}, "harm": {"safe", "helpful", *both}}
     assert parts
     assert all(parts[task] == wanted[task] for task in parts)
 
