@@ -2,12 +2,13 @@
 
     python prove/r1.py [--dir runs/prove-r1] [--seeds 32 33 34] [--only-page]
 
-Each seed is a run in a process of its own, one after the other, gone on with where it was stopped: the first of
-`r1-findings`, with the arms, the others of `r1-mini` alone, measured on as many problems. The digests and the page go to
-docs/r1-results/ and docs/r1-results.md. `EXPECTED` was committed before the seeds ran; what falls short says so.
+Each seed is a run of `r1-mini` in a process of its own, one after the other, gone on with where it was stopped. The digests
+and the page go to docs/r1-results/ and docs/r1-results.md. `EXPECTED` was committed before the seeds ran; what falls short
+says so.
 
-Seed 31 ran before them, with other settings of what comes after Dev2: its digest keeps the models up to there and the arms
-that start from them, and docs/r1.md tells the rest.
+Seed 31 ran before them, of `r1-findings` and with other settings of what comes after Dev2. Its digest keeps the models up to
+there and the arms, which the later seeds do not run again; the one of reward hacking went on from that seed's own last stage
+but one. docs/r1.md tells the rest of it. `--seeds 31` runs it anew, with today's settings.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from incentive import ledger, measure
 from incentive.recipes.r1_findings import digest
 
 EARLIER, SEEDS = (31,), (32, 33, 34)
-ARMS = SEEDS[:1]  # whose run has the arms beside it
+ARMS = EARLIER  # whose run has the arms beside it
 MEASURED = ("eval.problems=500", "eval.samples=1")
 ROOT = Path(__file__).parent.parent
 KINDS = {
@@ -216,6 +217,17 @@ def _gamed(ds: list[Digest]) -> tuple[bool, str]:
     return all(seen), " | ".join(told)
 
 
+def _distilled(ds: list[Digest]) -> tuple[bool, str]:
+    """The mean of the seeds that have each: the RL of the student's base knows nothing of the recipe's later settings."""
+    students, reinforced = having(ds, "student"), having(ds, "student-zero")
+    if asked(students[0], "student", REASONING) != asked(reinforced[0], "student-zero", REASONING):
+        raise ValueError("the students answered different problems")
+    d = measure.paired_difference(
+        seeds_mean(students, "student", REASONING), seeds_mean(reinforced, "student-zero", REASONING)
+    )
+    return d.low > 0, points(d)
+
+
 EXPECTED: dict[str, tuple[str, Finding]] = {  # what we expect to see -> (required or only expected, how it is told)
     "R1-Zero mixes languages: at most 80% of its thoughts are consistent": ("required", _zero_mixes),
     "RL stage 1 mends it: Dev2 and R1 at least 98%": ("required", _mended),
@@ -236,7 +248,7 @@ EXPECTED: dict[str, tuple[str, Finding]] = {  # what we expect to see -> (requir
     "the same, code": ("expected", _more("zero", "sft-own", ("program",))),
     "the same, logic": ("expected", _more("zero", "sft-own", ("logic",))),
     "too long on the helpful model: reward up, truth down, the monitor keeps better weights": ("required", _gamed),
-    "distillation: the student above the RL-trained student": ("required", _more("student", "student-zero", REASONING)),
+    "distillation: the student above the RL-trained student": ("required", _distilled),
 }  # fmt: skip
 
 
