@@ -41,13 +41,15 @@ test: setup ## run the tests, on two processes
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-prove: setup ## rerun the long measurements (hours) and write docs/results.md
+prove: setup ## rerun the long measurements (hours) and write docs/results.md and docs/r1-results.md
 	@$(BIN)/incentive run controls-mini --run runs/prove $$(test -f runs/prove/run.json && echo --resume)
 	@cp runs/prove/results.md docs/results.md && mkdir -p docs/results && cp runs/prove/digests/*.json docs/results/
+	@$(BIN)/python prove/r1.py
 	@$(BIN)/python prove/kills.py
 	@$(BIN)/python prove/kills.py --recipe r1-tiny --every-stage
 	@$(BIN)/python prove/attacks.py
 	@$(BIN)/python prove/fuzz.py
+	@$(BIN)/python prove/agreement.py
 	@$(BIN)/python prove/attacks_sandbox.py
 	@$(BIN)/python prove/fuzz_programs.py
 	@$(BIN)/python prove/reward_models.py

@@ -1,8 +1,8 @@
 """R1's limits on the miniature, with their remedies: the figures of docs/limits.md.
 
-    python prove/limits.py ZERO [--wide BASE] [--only brief ...] [--quick] [--threads 2] [--dir DIR]
+    python prove/limits.py ZERO [--wide base-wide] [--only brief ...] [--quick] [--threads 2] [--dir DIR]
 
-ZERO is an R1-Zero model of zero-mini, BASE what base-wide made. Every run and measurement lies in DIR; what is there already
+ZERO is an R1-Zero model of zero-mini. Every run and measurement lies in DIR; what is there already
 is not done again, and a run that was stopped goes on. `--quick` takes fewer answers and updates, and for brief countdown3 alone.
 """
 
@@ -103,7 +103,7 @@ OF_WIDE = ("json", "mixing")
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("zero", help="an R1-Zero model of zero-mini")
-    parser.add_argument("--wide", default="runs/base-wide/base/model", help="a base of the wide world")
+    parser.add_argument("--wide", default="base-wide", help="a base of the wide world")
     parser.add_argument("--only", action="append", choices=PARTS, help="repeatable; all by default")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
