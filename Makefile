@@ -49,7 +49,6 @@ prove: setup ## rerun the long measurements (hours) and write docs/results.md an
 	@$(BIN)/python prove/kills.py --recipe r1-tiny --every-stage
 	@$(BIN)/python prove/attacks.py
 	@$(BIN)/python prove/fuzz.py
-	@$(BIN)/python prove/agreement.py
 	@$(BIN)/python prove/attacks_sandbox.py
 	@$(BIN)/python prove/fuzz_programs.py
 	@$(BIN)/python prove/reward_models.py
