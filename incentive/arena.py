@@ -33,6 +33,7 @@ from incentive.tasks.jsonl import content
 from incentive.tasks.rows import Row, Source, read
 
 AGAIN = 100  # pairs that are asked once more in the same order, to see how far the judge agrees with itself
+RARE = 0.1  # of the pairs: where the other side is the longer more seldom, length cannot be told from quality
 PROGRAMS = ("world", "proxy")
 
 SETS = {
@@ -267,6 +268,7 @@ def results(
     both = [(j.first, j.second) for j in judged if j.first is not None and j.second is not None]
     found["swapped"], found["again"] = _same(both), _same(twice)
     found["lengths"] = [sum(x) / len(pairs) for x in zip(*lengths, strict=True)]
+    found["overlap"] = min(sum(a >= b for a, b in lengths), sum(a <= b for a, b in lengths)) / len(pairs)
     found["by"] = _by(pairs, points)
     return found
 
@@ -306,6 +308,10 @@ def told(found: dict[str, Any]) -> list[str]:
         f"  Arena-Hard's weights     {found['arena']:.1%}   {within(found['arena_low'], found['arena_high'])}",
         "  characters an answer     A {:.0f}, B {:.0f}".format(*found["lengths"]),
     ]  # fmt: skip
+    if found["overlap"] < RARE:
+        lines.append(
+            f"    one side is the longer in {1 - found['overlap']:.0%} of the pairs: the rate at equal length is a guess"
+        )
     for label, key in (("orders swapped, same  ", "swapped"), ("asked again, same     ", "again")):
         s = found[key]
         if s["share"] is not None:

@@ -89,6 +89,17 @@ def test_a_judge_that_likes_length_is_corrected() -> None:
     assert found["swapped"]["share"] > 0.995
     assert found["first"] == pytest.approx(0.5, abs=0.01)
     assert found["lengths"][0] > found["lengths"][1] + 30
+    assert found["overlap"] > arena.RARE
+
+
+def test_lengths_that_do_not_overlap_are_told() -> None:
+    pairs = [(p, f"{a} {'x' * 200}", b) for p, a, b in pairs_of(40)]
+    found = arena.results("j", pairs, [Judged(1, -1)] * len(pairs), [1] * 40)
+    assert found["overlap"] == 0
+    told = arena.told({**found, "a": "A", "b": "B", "prompts": "p", "cost": {"calls": 0}, "directory": "d"})
+    assert any("longer in 100% of the pairs" in line for line in told)
+    equal = [(p, a, a) for p, a, _ in pairs_of(40)]
+    assert arena.results("j", equal, [Judged(1, -1)] * 40, [1] * 40)["overlap"] == 1
 
 
 def test_a_judge_that_likes_the_first_place_is_told() -> None:
