@@ -11,8 +11,9 @@
     student = sft(student base, large)
 
 Kept from the paper: the order, both fine-tunings from base, temperature 0.7 in the second RL stage, general prompts and
-reward models in its last part alone, which goes on with weights, optimizer, reference and data cursor. Changed for the
-miniature: sizes, and programs in the place of judges (`proxy`, `restyle`).
+reward models in its last part alone, which goes on with weights, optimizer, reference and data cursor. Changed: requests
+that may do harm get a little of the helpful reward too (`general_grades`); and for the miniature the sizes, and programs in
+the place of judges (`proxy`, `restyle`).
 """
 
 from __future__ import annotations
