@@ -283,7 +283,8 @@ def page(ds: dict[int, Digest]) -> str:
         "# Results of the whole recipe", "",
         f"Written by `python prove/r1.py`: seeds {', '.join(map(str, ds))} on one base, test split, {n:,} problems a "
         "benchmark, half English and half Chinese, one answer each at temperature 0.6, top-p 0.95. Differences are paired by problem, with "
-        "95% intervals; in brackets after a mean the seeds. The signs were committed before the seeds ran.", "",
+        "95% intervals; in brackets after a mean the seeds that have the model. The signs were committed before the seeds ran. Seed "
+        f"{EARLIER[0]} ran first, with other settings of what comes after Dev2: only its models up to there and its arms count.", "",
         "## What was to show", "", "| finding | | measured |", "|---|---|---|",
     ]  # fmt: skip
     for what, (kind, of) in EXPECTED.items():
