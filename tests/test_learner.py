@@ -203,12 +203,12 @@ def test_micro_batches_are_halved_where_memory_runs_out(
     monkeypatch.setattr(module, "outputs", narrow)
     made = learner(tiny_model, 1000, max_grad_norm=1e9)
     parts, _ = gradient(made, batch, POLICY)
-    assert made.budget == 125
+    assert made.budget // (len(made.twins) + 1) == 125  # the budget is for all lanes together
     assert (parts - whole).norm() / whole.norm() < 1e-5
     made.save(tmp_path / "state.safetensors")
     again = learner(tiny_model, 1000)
     again.load(tmp_path / "state.safetensors", 1)
-    assert again.budget == 125
+    assert again.budget == made.budget
     monkeypatch.setattr(module, "outputs", lambda *_: (_ for _ in ()).throw(RuntimeError("not enough memory")))
     with pytest.raises(RuntimeError, match="not enough memory"):  # a single row that does not fit is the end
         learner(tiny_model, 1000).step(batch, POLICY)
