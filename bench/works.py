@@ -157,8 +157,6 @@ def ours(work: Work, plan: Plan, steps: int, seed: int, *, watch: bool = False, 
             "rl.problems_per_step": work.problems, "rl.num_generations": work.group,
             "rl.sampling.max_tokens": work.limit, "rl.rewards": f"{{ {rewards} }}", "rl.learner.device": plan.device,
         }  # fmt: skip
-        if plan.device != "cpu":
-            sets["rl.engine.dtype"] = "bfloat16"
         if work.rows:
             longest = longest_prompt(prompts(work, steps, seed)) + work.limit
             sets["rl.learner.tokens_per_micro_batch"] = work.rows * longest

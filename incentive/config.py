@@ -25,6 +25,7 @@ class Section(BaseModel):
 
 
 Shares = Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
+Weights = Annotated[dict[str, float], Field(min_length=1)]
 
 
 class Model(Section):
@@ -75,7 +76,8 @@ class Learner(Section):
 
 
 class Engine(Section):
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the products. `auto`: a small model's float32, a large one's as the learner's (`memory.sampled_in`)."""
     max_num_seqs: int = Field(256, gt=0)
     """Slots: rows that decode together."""
 
@@ -123,7 +125,7 @@ class RL(Section):
 
     tasks: Shares = {"countdown3": 0.5, "countdown4": 0.5}
     """Task name -> share of the problems."""
-    rewards: Annotated[dict[str, float], Field(min_length=1)] = {"accuracy": 1.0, "format": 1.0}
+    rewards: Weights = {"accuracy": 1.0, "format": 1.0}
     """Reward name -> weight (paper 2.2: accuracy and format, equal weight)."""
     max_steps: int = Field(100, gt=0)
     """Updates. A step is one policy update, as in the paper."""
@@ -298,6 +300,9 @@ class Prefer(Draw):
     """The mean verdict, from -2 to 2, that a pair has to exceed."""
 
 
+OpenWeights = Annotated[dict[Literal["helpful", "safe", "format", "language"], float], Field(min_length=1)]
+
+
 class Pipeline(Section):
     """The stages after R1-Zero, in their order. R1-Zero itself is [rl]."""
 
@@ -319,6 +324,10 @@ class Pipeline(Section):
     """RL stage 2, its last part: general prompts and reward models too. Goes on from `reasoning`; max_steps counts both."""
     general_tasks: Shares
     """Prompts that reward models score, by share, beside those of `general.tasks`."""
+    helpful_rewards: OpenWeights = {"helpful": 1.0, "format": 0.2, "language": 0.3}
+    """Reward name -> weight, of those prompts: the helpful model's, and the rules' that the paper adds to every prompt."""
+    safe_rewards: OpenWeights = {"safe": 1.0, "helpful": 0.2, "format": 0.2, "language": 0.3}
+    """Of prompts that may do harm, those of `labels.tasks`."""
     rows: int = Field(1000, gt=0)
     """Rows of general requests and requests to do harm that are added to the large data set, where `public` names none."""
     public: Rows | None = None
@@ -427,7 +436,7 @@ def explain(error: ValidationError, root: type[BaseModel] = Run) -> str:
     """One line for each fault: the dotted key, what is wrong, and the nearest known key."""
     lines = []
     for e in error.errors():
-        path = [str(p) for p in e["loc"]]
+        path = [str(p) for p in e["loc"] if p != "[key]"]
         key = ".".join(path) or "config"
         if e["type"] == "extra_forbidden":
             near = _near(root, path)

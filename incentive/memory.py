@@ -20,6 +20,18 @@ RECORD = 300  # bytes that a sampled token takes in records and on its way to th
 SMALLEST = 512  # tokens of a micro-batch that is not made smaller any more
 
 
+def sampled_in(asked: str, learner: str, weights: int, device: str = "cpu") -> str:
+    """The precision of an engine's products, where `auto` is asked for: the learner's. A small model on a CPU samples in
+    float32: there bfloat16 spends on casts what it saves.
+
+    Args:
+        weights: bytes in float32.
+    """
+    if asked != "auto":
+        return asked
+    return "float32" if weights <= SMALL and device == "cpu" else learner
+
+
 def parts(rl: RL, shape: Mapping[str, Any], parameters: int, prompt: int, lanes: int) -> dict[str, int]:
     """Bytes by part.
 
@@ -41,6 +53,8 @@ def parts(rl: RL, shape: Mapping[str, Any], parameters: int, prompt: int, lanes:
     # a lane's largest micro-batch, and no more than its share of the answers
     rows = max(1, min(rl.learner.tokens_per_micro_batch // lanes // longest, -(-answers // lanes)))
     tokens, kind = rows * longest, wide[rl.learner.dtype]
+    cpu = rl.learner.device == "cpu"
+    sampled = wide[sampled_in(rl.engine.dtype, rl.learner.dtype, 4 * parameters, rl.learner.device)]
     square = heads * longest if longest <= 512 and kind == 2 else 0  # attention weights; the flash kernel keeps none
     # what each token leaves for the backward pass: inputs of the products, sums and norms, the gate's two halves
     kept = 4 * hidden + (2 * heads + 2 * kv) * d + square + 3 * inner
@@ -49,15 +63,14 @@ def parts(rl: RL, shape: Mapping[str, Any], parameters: int, prompt: int, lanes:
     chunk = min(CHUNK, 4 * tokens * vocabulary)
     return {
         "runtime": RUNTIME,
-        "weights": 4
-        * parameters
-        * (2 if rl.beta else 1),  # the learner's, which the engine shares, and the reference's
+        # the learner's, which the engine shares or casts, and the reference's
+        "weights": parameters * (4 + (kind if rl.beta else 0) + (2 if cpu and sampled == 2 else 0)),
         "gradients": 4 * parameters * lanes,
         "Adam": 8 * parameters,
         "activations": lanes * (tokens * kind * (layers * kept + passing) + casts),
         "logits": lanes * (3 * chunk + 4 * vocabulary * hidden) + 4 * slots * vocabulary,
         "answers": RECORD * answers * rl.steps_per_generation * rl.sampling.max_tokens,
-        "cache": 2 * slots * longest * layers * kv * d * wide[rl.engine.dtype],
+        "cache": 2 * slots * longest * layers * kv * d * (4 if cpu else sampled),
     }
 
 

@@ -14,8 +14,8 @@ import torch
 from incentive import config
 from incentive.algo import loss as losses
 from incentive.algo.weights import WEIGHTS
-from incentive.learner import Learner, Loss, micro_batches
-from incentive.model.checkpoint import load_policy
+from incentive.learner import Learner, Loss, micro_batches, score
+from incentive.model.checkpoint import frozen, load_policy
 from incentive.records import Example
 
 POLICY: Loss = partial(losses.policy, epsilon=0.2, epsilon_high=0.3, beta=0.05)
@@ -98,6 +98,16 @@ def test_score_is_in_the_order_of_the_rows(tiny_model: Path) -> None:
         assert logp.shape == row.ids.shape
         np.testing.assert_allclose(logp, made.score([row])[0], atol=1e-5)
         assert not logp[~row.mask].any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_frozen_copy_says_the_same(dtype: str, tiny_model: Path) -> None:
+    policy, _ = load_policy(tiny_model, dtype)
+    kept = frozen(policy)
+    assert {p.dtype for p in kept.parameters() if p.dim() > 1} == {policy.dtype}
+    assert not any(p.requires_grad for p in kept.parameters())
+    asked, said = (score(p, examples(), 8192, "cpu", 1) for p in (policy, kept))
+    assert all(np.array_equal(a, b) for a, b in zip(asked, said, strict=True))
 
 
 def test_lanes_and_fused_operations_change_no_gradient(tiny_model: Path) -> None:

@@ -20,8 +20,10 @@ def rl(**more: Any) -> RL:
 
 def test_parts_follow_the_work() -> None:
     one = memory.parts(rl(), SHAPE, SIZE, 64, 1)
-    assert one["weights"] == 8 * SIZE  # the learner's, which the engine shares, and the reference's
-    assert memory.parts(rl(beta=0.0), SHAPE, SIZE, 64, 1)["weights"] == 4 * SIZE
+    assert one["weights"] == 8 * SIZE  # the learner's in float32; the engine's and the reference's in bfloat16
+    assert memory.parts(rl(beta=0.0), SHAPE, SIZE, 64, 1)["weights"] == 6 * SIZE
+    whole = rl(beta=0.0, engine={"dtype": "float32"})
+    assert memory.parts(whole, SHAPE, SIZE, 64, 1)["weights"] == 4 * SIZE  # which the engine shares
     assert one["Adam"] == 8 * SIZE
     assert one["cache"] == 2 * 32 * 192 * 24 * 2 * 64 * 4
     assert memory.parts(rl(), SHAPE, SIZE, 64, 2)["gradients"] == 2 * one["gradients"]

@@ -13,7 +13,7 @@ from incentive.config import Engine as EngineConfig
 from incentive.engine.base import Engine
 from incentive.engine.local import LocalEngine
 from incentive.engine.plain import PlainEngine
-from incentive.memory import cache_row
+from incentive.memory import cache_row, sampled_in
 from incentive.model.checkpoint import Policy, stop_ids, twin
 from incentive.model.lean import Lean
 
@@ -41,7 +41,9 @@ def local(
             call; else from a copy, which `load` alone changes.
     """
     own = (twin(policy) if share else copy.deepcopy(policy)).requires_grad_(False)
-    own.dtype = getattr(torch, config.dtype)
+    weights = list(own.parameters())
+    size, learner = sum(4 * p.numel() for p in weights), str(policy.dtype).removeprefix("torch.")
+    own.dtype = getattr(torch, sampled_in(config.dtype, learner, size, weights[0].device.type))
     stops = stop_ids(tokenizer, folder)
     kind = LocalEngine if isinstance(own, Lean) else PlainEngine
     return kind(own, tokenizer, stops, config)  # type: ignore[arg-type]

@@ -214,6 +214,17 @@ def twin(policy: M) -> M:
     return copy.deepcopy(policy, shared)
 
 
+def frozen(policy: Policy) -> Policy:
+    """A copy that is not learnt and says the same, bit for bit: the lean decoder's matrices, which it would cast at every
+    pass, are kept in the precision of its products."""
+    own = copy.deepcopy(policy).requires_grad_(False)
+    if isinstance(own, Lean):
+        for p in own.parameters():
+            if p.dim() > 1:
+                p.data = p.data.to(own.dtype)
+    return own
+
+
 def save_model(folder: Path, policy: Any, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype) -> None:
     """Config, weights under their Hugging Face names, tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -42,6 +42,7 @@ class _TokenLogp(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         h, w, ids, norm = ctx.saved_tensors
         gh, gw = torch.empty_like(h), torch.zeros(w.shape, dtype=torch.float32, device=w.device)
+        part_of_w = torch.empty_like(w)
         for at in range(0, len(ids), ctx.rows):
             part = slice(at, at + ctx.rows)
             d = torch.exp(_logits(h[part], w, ctx.temperature).sub_(norm[part, None])).neg_()
@@ -49,7 +50,7 @@ class _TokenLogp(torch.autograd.Function):
             d.mul_(g[part, None] / ctx.temperature)
             d = d.to(h.dtype)
             gh[part] = d @ w
-            gw += (d.T @ h[part]).float()
+            gw += torch.mm(d.T, h[part], out=part_of_w)
         return gh, gw.to(w.dtype), None, None, None
 
 

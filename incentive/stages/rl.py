@@ -7,7 +7,6 @@ measured to work (see `recipes`). Deleted: nothing that the paper states.
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 import time
@@ -29,7 +28,7 @@ from incentive.files import RunError, write_atomic, write_folder, write_json
 from incentive.hacking import Fall, Monitor, Watch
 from incentive.keys import Artifact
 from incentive.learner import Learner
-from incentive.model.checkpoint import load_policy, resolve, save_policy
+from incentive.model.checkpoint import frozen, load_policy, resolve, save_policy
 from incentive.records import Example, Group, Problem, Sample, Score, hash64, to_json
 from incentive.rewards import Grade
 from incentive.stage import Stage
@@ -125,7 +124,7 @@ class Trainer:
         self.watch, self.monitor, self.falls, self.proxies = watch, Monitor(), list[Fall](), list[float]()
         self.template, self.show = template, show
         policy, self.tokenizer = load_policy(start.path, section.learner.dtype, section.learner.device)
-        self.reference = copy.deepcopy(policy).requires_grad_(False) if section.beta else None
+        self.reference = frozen(policy) if section.beta else None
         self.engine = engine.local(policy, self.tokenizer, resolve(start.path), section.engine, share=True)
         self.learner = Learner(policy, section.optim, section.learner, section.max_steps)
         self.cursor, self.best = 0, -1.0
