@@ -25,8 +25,9 @@ class Planned:
     """One stage of a pipeline, with the settings it will have.
 
     `start` and `data` name what it starts from and learns from; `first` counts the updates of the stage that it goes on
-    from, where `max_steps` counts both; `tasks` are shares, where they are not the section's own. A stage without settings
-    says what it does in `about`, and how many `rows` it makes.
+    from, where `max_steps` counts both; `tasks` are shares, where they are not the section's own; `graded` are the tasks
+    whose rewards are not the section's, with theirs. A stage without settings says what it does in `about`, and how many
+    `rows` it makes.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Planned:
     tasks: dict[str, float] = field(default_factory=dict)
     about: str = ""
     rows: int = 0
+    graded: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:

@@ -73,7 +73,7 @@ def load(name: str) -> Recipe:
 
 def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`over` on top of `under`, section by section. A table that is no section (shares, weights) is replaced whole."""
-    whole = ("tasks", "rewards", "general_tasks")
+    whole = ("tasks", "rewards", "general_tasks", "helpful_rewards", "safe_rewards")
     return {
         **under,
         **{

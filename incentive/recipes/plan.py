@@ -206,13 +206,17 @@ def _probes(p: Planned, s: RL) -> int:
     return 2 * s.eval_problems * n
 
 
+def _sum(weights: dict[str, float]) -> str:
+    return " + ".join(f"{w:g} x {n}" for n, w in weights.items())
+
+
 def _rl(p: Planned, s: RL, most: int) -> list[str]:
     a_step = s.problems_per_step * s.num_generations
     rollout = a_step * s.steps_per_generation
     renewed = f", reference renewed every {s.ref_sync_steps} steps" if s.ref_sync_steps else ""
-    rewards = " + ".join(f"{w:g} x {n}" for n, w in s.rewards.items())
-    if by_model := p.tasks.keys() - s.tasks.keys():
-        rewards += f"; for {', '.join(_short(n) for n in p.tasks if n in by_model)} the reward models'"
+    rewards = _sum(s.rewards)
+    for weights in dict.fromkeys(map(_sum, p.graded.values())):
+        rewards += f"; for {', '.join(_short(n) for n, own in p.graded.items() if _sum(own) == weights)} {weights}"
     probe = f"probe of {s.eval_problems} val problems every {s.eval_steps} steps" if s.eval_steps else "no val probe"
     probe += f", {_probes(p, s):,} answers more" if s.eval_steps else ""
     start = f" (goes on from {p.start} after {p.first:,})" if p.first else f" from {p.start}" if p.start else ""

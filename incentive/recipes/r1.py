@@ -18,13 +18,13 @@ the place of judges (`proxy`, `restyle`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from incentive import helpers, rewards
 from incentive.ahead import Planned
-from incentive.config import RL, SFT, Curate, Eval, Prefer, Rows
+from incentive.config import RL, SFT, Curate, Eval, Pipeline, Prefer, Rows
 from incentive.config import Run as Settings
 from incentive.hacking import Watch
 from incentive.keys import Artifact
@@ -39,7 +39,6 @@ REASONING = {
 }  # fmt: skip
 GENERAL = ("general", "general-zh", "harm", "harm-zh")
 CONSTRAINED = {"instruct": 1.0, "instruct-zh": 1.0}
-HELPING = 0.2  # of the helpful reward beside the safe one, whose verdict must stay the greater part
 FAR = ("hub:", "reasoning-gym/")  # a data set may have no test split, and puzzles of one are slow to make
 MODELS = ("base", "zero", "dev1", "dev2", "dev3", "r1", "student")  # the columns of the stage table
 TABLE = (*REASONING, *CONSTRAINED, *GENERAL)  # the benchmarks of the stage table
@@ -151,10 +150,11 @@ def stages(cfg: Settings) -> list[Planned]:
         Planned("helpful", r1.helpful, "dev3", ("pairs",)),
         Planned("safety", r1.safety, "dev3", ("labels",)),
         Planned("r1-reasoning", r1.reasoning, "dev3"),
-        Planned("r1", r1.general, "r1-reasoning", ("helpful", "safety"), r1.reasoning.max_steps, both),
+        Planned("r1", r1.general, "r1-reasoning", ("helpful", "safety"), r1.reasoning.max_steps, both,
+                graded=open_weights(r1, by_models(r1))),
         *([Planned("student", r1.student, "student base", ("rejection-sampling",))] if cfg.student else []),
         *(Planned(f"eval-{name}", cfg.eval, last if name == "zero" else name) for name in models if cfg.eval),
-    ]
+    ]  # fmt: skip
 
 
 class Routed:
@@ -293,19 +293,34 @@ def summed(line: Line, models: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return summary(line.run, line.made["base"].path, found, line.reinforced) | {"table": models}
 
 
-def general_grades(helpful: Artifact, safety: Artifact, device: str = "cpu") -> dict[str, rewards.Grade]:
-    """What grades a prompt that no rule checks: `helpful`, and for requests that may do harm `safe` with a little of it.
+def open_weights(r1: Pipeline, tasks: Iterable[str]) -> dict[str, dict[str, float]]:
+    """The weights of the rewards of tasks that reward models score."""
+    of = {n: r1.safe_rewards if n in r1.labels.tasks else r1.helpful_rewards for n in tasks}
+    return {n: {str(reward): w for reward, w in weights.items()} for n, weights in of.items()}
+
+
+def by_models(r1: Pipeline) -> list[str]:
+    """The tasks that reward models score in the last stage."""
+    return [n for n in r1.general_tasks if n not in r1.general.tasks]
+
+
+def general_grades(
+    helpful: Artifact, safety: Artifact, weights: Mapping[str, dict[str, float]], device: str = "cpu"
+) -> dict[str, rewards.Grade]:
+    """What grades prompts that no rule checks, by task.
 
     The paper gives a general prompt one model, helpful or safe. A safety model alone takes declining for as good as helping,
-    and what it teaches of harmful requests spreads to their look-alikes: R1 then declines them. Form and language are the
-    rules' that the paper adds to every prompt.
+    and what it teaches of harmful requests spreads to their look-alikes: R1 then declines them. So `safe_rewards` holds a
+    little of the helpful reward too. Form and language are the rules' that the paper adds to every prompt.
+
+    Args:
+        weights: of each task's rewards.
     """
     from incentive.model_reward import later
 
     parts: dict[str, rewards.Reward] = {"helpful": later(helpful.path, device), "safe": later(safety.path, device)}
     parts |= {"format": rewards.format_, "language": rewards.spoken}
-    weights = {"helpful": {"helpful": 1.0}, "safe": {"safe": 1.0, "helpful": HELPING}}
-    return {kind: rewards.each(parts, {**own, "format": 0.2, "language": 0.3}) for kind, own in weights.items()}
+    return {task: rewards.each(parts, own) for task, own in weights.items()}
 
 
 def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
@@ -348,13 +363,10 @@ def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
     safety = stage("safety", reward_model, r1.safety, start=dev3, data=[labelled])
     first = reinforce("r1-reasoning", r1.reasoning, dev3)
     both = mixed(recipe, {**r1.general.tasks, **r1.general_tasks})
-    by_rule = ruled(recipe, both, r1.general.rewards).grades
-    by_model = general_grades(helpful, safety, r1.general.learner.device)
-    grades = {
-        n: by_rule[n] if n in r1.general.tasks else by_model["safe" if n in r1.labels.tasks else "helpful"]
-        for n in both.tasks
-    }
-    told = Routed(grades, f"{r1.general.rewards} {helpful.key} {safety.key} {HELPING} spoken")
+    by_model = open_weights(r1, by_models(r1))
+    grades = ruled(recipe, both, r1.general.rewards).grades
+    grades |= general_grades(helpful, safety, by_model, r1.general.learner.device)
+    told = Routed(grades, f"{r1.general.rewards} {by_model} {helpful.key} {safety.key}")
     how: dict[str, Any] = {
         "grade": told,
         "task": both,

@@ -111,11 +111,10 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     talk = [n for n in cfg.r1.pairs.tasks if n not in cfg.r1.labels.tasks]
     asks = {**{n: v / 8 for n, v in cfg.r1.general.tasks.items()}, **dict.fromkeys(talk, 1.0)}
     section, mixed, judged = too_long(cfg), r1.mixed(recipe, asks), (made["helpful"], made["safety"])
-    helpful, by_rule = (
-        r1.general_grades(*judged, section.learner.device)["helpful"],
-        r1.ruled(recipe, mixed, section.rewards).grades,
-    )
-    grade = r1.Routed({n: helpful if n in talk else by_rule[n] for n in asks}, made["helpful"].key)
+    by_model = r1.open_weights(cfg.r1, talk)
+    grades = r1.ruled(recipe, mixed, section.rewards).grades
+    grades |= r1.general_grades(*judged, by_model, section.learner.device)
+    grade = r1.Routed(grades, f"{section.rewards} {by_model} {made['helpful'].key}")
     how = {"task": mixed, "grade": grade, "continue_from": made["r1-reasoning"], "watch": r1.watch(asks)}
     gamed = line.reinforce("gamed", section, made["dev3"], by=judged, **how)
     told("gamed", gamed)
