@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from incentive import judged, measured
-from incentive.console import Device, Threads, fail, guarded, put
+from incentive.console import Control, Device, Keywords, Model, Threads, controlled, fail, guarded, put
 
 if TYPE_CHECKING:
     from incentive.recipes import Recipe
@@ -99,8 +99,6 @@ def run(
 
         found = recipes.load(recipe)
         where = directory or recipes.default_dir(recipe)
-        if where.exists() and not where.is_dir():
-            raise RunError(f"--run {where} is a file\nGive a folder, new or of a run to --resume.")
         resume = resume or bool(rerun)
         stored = stored_config(where) if resume else None
         settings = recipes.resolve(found, sets or [], seed, stored)
@@ -136,7 +134,7 @@ for _name, _command in (
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(help="Checkpoint folder, run directory, or base-mini.", show_default=False)],
+    model: Model,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="127.0.0.1 answers this machine only.")] = "127.0.0.1",
     name: Annotated[
@@ -150,16 +148,8 @@ def serve(
     ] = None,
     threads: Threads = 2,
     device: Device = "cpu",
-    control: Annotated[
-        str | None,
-        typer.Option(
-            "--risk-control",
-            help="Review answers to risky requests. By: an endpoint's .toml, a model, a safety reward model.",
-        ),
-    ] = None,
-    keywords: Annotated[
-        Path | None, typer.Option("--keywords", help="The risk control's words, one a line.  [default: ours]")
-    ] = None,
+    control: Control = None,
+    keywords: Keywords = None,
 ) -> None:
     """Serve a model under OpenAI's API: /v1/completions, /v1/chat/completions. There is no password: keep it local.
 
@@ -170,11 +160,9 @@ def serve(
       incentive serve my-model --risk-control judge.toml
     """
     with guarded():
-        from incentive.config import ConfigError
         from incentive.serve.server import serve as answer
 
-        if keywords is not None and control is None:
-            raise ConfigError("--keywords belong to a risk control\nGive its reviewer with --risk-control.")
+        controlled(control, keywords)
         answer(model, host, port, name, slots, max_model_len, threads, device, put, control, keywords)
 
 

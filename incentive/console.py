@@ -28,11 +28,37 @@ if TYPE_CHECKING:
 
 # options
 
+Model = Annotated[
+    str,
+    typer.Argument(help="Checkpoint folder, run directory (its last model), or a name: base-mini.", show_default=False),
+]
 Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token.")]
 TopP = Annotated[float, typer.Option("--top-p", help="Nucleus; the paper's is 0.95.")]
 Longest = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")]
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Control = Annotated[
+    str | None,
+    typer.Option(
+        "--risk-control",
+        help="Review answers to risky requests. By: an endpoint's .toml, a model, a safety reward model.",
+    ),
+]
+Keywords = Annotated[
+    Path | None, typer.Option("--keywords", help="The risk control's words, one a line.  [default: ours]")
+]
+
+
+def controlled(control: str | None, keywords: Path | None) -> None:
+    """Keywords come with a risk control.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    from incentive.config import ConfigError
+
+    if keywords is not None and control is None:
+        raise ConfigError("--keywords belong to a risk control\nGive its reviewer with --risk-control.")
 
 
 def sampling(max_tokens: int, temperature: float, top_p: float) -> Sampling:

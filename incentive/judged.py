@@ -7,11 +7,21 @@ from typing import Annotated
 
 import typer
 
-from incentive.console import Device, Longest, Temperature, Threads, TopP, counter, guarded, sampling, tell
+from incentive.console import (
+    Device,
+    Keywords,
+    Longest,
+    Model,
+    Temperature,
+    Threads,
+    TopP,
+    controlled,
+    counter,
+    guarded,
+    sampling,
+    tell,
+)
 
-Model = Annotated[
-    str, typer.Argument(help="Checkpoint folder, run directory, or a name: base-mini.", show_default=False)
-]
 Out = Annotated[Path | None, typer.Option("--out", help="Where answers and results go.  [default: under evals/]")]
 Seed = Annotated[int, typer.Option(help="Of the answers.")]
 MaxTokens = Annotated[
@@ -94,9 +104,7 @@ def safety(
             "--risk-control", help="Also with a risk control. Its reviewer: as --judge, or a safety reward model."
         ),
     ] = None,
-    keywords: Annotated[
-        Path | None, typer.Option("--keywords", help="The risk control's words, one a line.  [default: ours]")
-    ] = None,
+    keywords: Keywords = None,
     final: Annotated[bool, typer.Option("--final", help="Judge final answers alone, thinking left out.")] = False,
     problems: Number = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Answers to each request.")] = 1,
@@ -119,13 +127,11 @@ def safety(
       incentive safety runs/r1-mini --judge world --prompts harm --prompts harm-zh --risk-control runs/r1-mini/safety/model
     """
     with guarded():
-        from incentive.config import ConfigError
         from incentive.safety import evaluate as module
         from incentive.safety.control import KEYWORDS
         from incentive.safety.sets import WORLD
 
-        if keywords is not None and control is None:
-            raise ConfigError("--keywords belong to a risk control\nGive its reviewer with --risk-control.")
+        controlled(control, keywords)
         of = prompts or ["own"]
         how = sampling(max_tokens or (320 if all(p in WORLD for p in of) else 32768), temperature, top_p)
         found = module.evaluate(

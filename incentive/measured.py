@@ -7,13 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from incentive.console import Longest, Temperature, Threads, TopP, counter, guarded, put, sampling, tell
+from incentive.console import Longest, Model, Temperature, Threads, TopP, counter, guarded, put, sampling, tell
 from incentive.terminal import ascii_only, printable, rich_terminal
 
-Model = Annotated[
-    str,
-    typer.Argument(help="Checkpoint folder, run directory (its last model), or a name: base-mini.", show_default=False),
-]
 Tasks = Annotated[
     list[str] | None, typer.Option("--task", help="Task or .jsonl file; repeatable.  [default: countdown3]")
 ]
@@ -107,7 +103,7 @@ def _together(suite: list[str] | None, of_tasks: dict[str, Any], of_suites: dict
 
 
 def sample(
-    model: Annotated[str, typer.Argument(help="Checkpoint folder, run directory, or base-mini.", show_default=False)],
+    model: Model,
     problem: Annotated[
         str, typer.Argument(help="Any text; `incentive tasks` shows how problems read.", show_default=False)
     ],
