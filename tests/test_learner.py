@@ -112,6 +112,7 @@ def test_a_frozen_copy_says_the_same(dtype: str, tiny_model: Path) -> None:
 
 def test_lanes_and_fused_operations_change_no_gradient(tiny_model: Path) -> None:
     """Two lanes of one thread, with the operations of `model.fused`, beside torch's own operations on two threads."""
+    from incentive.model import fused as operations
     from incentive.model import lean
 
     batch, threads = WEIGHTS["grpo"](examples()), torch.get_num_threads()
@@ -125,7 +126,8 @@ def test_lanes_and_fused_operations_change_no_gradient(tiny_model: Path) -> None
         again, _ = gradient(learner(tiny_model, 260, max_grad_norm=1e9), batch, POLICY)
         assert torch.equal(fused, again)  # who does what does not depend on the clock
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(lean, "usable", lambda _: False)
+            for module in (lean, operations):
+                patch.setattr(module, "usable", lambda _: False)
             plain, told = gradient(learner(tiny_model, max_grad_norm=1e9), batch, POLICY)
             plainly = learner(tiny_model).score(batch)
     finally:

@@ -170,8 +170,10 @@ def test_capped_logits_are_refused(tmp_path: Path, tiny_model: Path) -> None:
 # log-probabilities in chunks
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_chunks_equal_the_plain_softmax(temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_equal_the_plain_softmax(temperature: float, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logp_module.fused, "usable", lambda _: fused)
     g = torch.Generator().manual_seed(0)
     n, width, vocab = 37, 16, 50
     monkeypatch.setattr(logp_module, "CHUNK", 4 * vocab * 5)  # 5 rows at a time, the last chunk ragged

@@ -99,3 +99,25 @@ class Turn(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
         cos, sin = ctx.saved_tensors
         return Turn._turned(g.contiguous(), ctx.heads, cos, sin, -1.0), None, None, None
+
+
+def token_logp(
+    logits: Tensor, ids: Tensor, temperature: float, logp: Tensor, norm: Tensor, entropy: Tensor, wanted: bool
+) -> None:
+    """Of each row (N, V): log softmax at its id at this temperature, the logarithm of the sum, and the entropy where it is
+    wanted, written into tensors (N,)."""
+    from incentive.model import kernels as k
+
+    v, told = logits.shape[1], (x.numpy() for x in (logp, norm, entropy))
+    inverse = np.float32(1 / temperature)
+    k.token_logp(_array(logits), ids.numpy(), inverse, *told, wanted, *k.rows_of(2, v), *k.scratch(v)[1:])
+
+
+def token_logp_backward(logits: Tensor, ids: Tensor, temperature: float, norm: Tensor, g: Tensor) -> Tensor:
+    """The gradient of the logits (N, V), in place of them, from that of the log-probabilities (N,)."""
+    from incentive.model import kernels as k
+
+    v, inverse = logits.shape[1], np.float32(1 / temperature)
+    told = (norm.numpy(), g.contiguous().numpy())
+    k.token_logp_backward(_array(logits), ids.numpy(), inverse, *told, *k.rows_of(2, v), *k.scratch(v)[1:])
+    return logits

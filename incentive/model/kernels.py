@@ -408,6 +408,46 @@ def turn(x, heads, cos, sin, sign, out, rows, bits):
         _write(out[b], o, bits[1])
 
 
+@_compile
+def token_logp(logits, ids, inverse, logp, norm, entropy, wanted, rows, bits, exponents, powers):
+    """Of each row (V,) of logits, times `inverse`: log softmax at its id, the logarithm of the sum, and the entropy where
+    it is wanted. logp, norm, entropy (N,) float32 are written."""
+    v = logits.shape[1]
+    for n in range(logits.shape[0]):
+        x, e = _read(logits[n], rows[0], bits[0]), rows[1]
+        top = x[0]
+        for i in range(1, v):
+            top = max(top, x[i])
+        for i in range(v):
+            e[i] = (x[i] - top) * inverse
+        _exp(e, v, exponents, powers)
+        total, mean = np.float32(0.0), np.float32(0.0)
+        for i in range(v):
+            total += e[i]
+        if wanted:
+            for i in range(v):
+                mean += e[i] * (x[i] - top)
+        size = np.log(total)
+        norm[n] = top * inverse + size
+        logp[n] = (x[ids[n]] - top) * inverse - size
+        entropy[n] = size - mean * inverse / total if wanted else np.float32(0.0)
+
+
+@_compile
+def token_logp_backward(logits, ids, inverse, norm, g, rows, bits, exponents, powers):
+    """The gradient of the logits, in place of them, from that of logp (N,)."""
+    v = logits.shape[1]
+    for n in range(logits.shape[0]):
+        x, e, by = _read(logits[n], rows[0], bits[0]), rows[1], g[n] * inverse
+        for i in range(v):
+            e[i] = x[i] * inverse - norm[n]
+        _exp(e, v, exponents, powers)
+        for i in range(v):
+            e[i] *= -by
+        e[ids[n]] += by
+        _write(logits[n], e, bits[1])
+
+
 def warm() -> None:
     """Compile everything now, for every kind of array; kept on disk, so that a first run need not wait."""
     f, one = np.float32, np.float32(1.0)
@@ -425,6 +465,9 @@ def warm() -> None:
         gate_forward(z, False, y.copy(), *rows_of(2, 8), *room[1:])
         gate_backward(z, False, y, z.copy(), *rows_of(4, 8), *room[1:])
         turn(z, 2, t, t, one, z.copy(), *rows_of(2, 8))
+        told = (np.ones(1, f), np.ones(1, f), np.ones(1, f))
+        token_logp(y.copy(), np.zeros(1, np.int64), one, *told, True, *rows_of(2, 4), *room[1:])
+        token_logp_backward(y.copy(), np.zeros(1, np.int64), one, *told[:2], *rows_of(2, 4), *room[1:])
 
 
 if __name__ == "__main__":

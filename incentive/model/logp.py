@@ -8,11 +8,31 @@ import torch
 from torch import Tensor
 
 from incentive.memory import CHUNK
+from incentive.model import fused
 
 
 def _logits(h: Tensor, w: Tensor, temperature: float) -> Tensor:
     out = (h @ w.T).float()
     return out if temperature == 1.0 else out.div_(temperature)
+
+
+def _read(
+    h: Tensor, w: Tensor, ids: Tensor, temperature: float, out: tuple[Tensor, Tensor, Tensor], entropy: bool
+) -> None:
+    """Log-probability, logarithm of the sum, and entropy where it is wanted, into `out`."""
+    logp, norm, ent = out
+    logits = _logits(h, w, temperature)
+    norm[:] = lse = torch.logsumexp(logits, dim=-1)
+    logp[:] = logits.gather(1, ids[:, None])[:, 0] - lse
+    if entropy:
+        ent[:] = lse - (torch.exp(logits - lse[:, None]) * logits).sum(-1)
+
+
+def _turned(h: Tensor, w: Tensor, ids: Tensor, temperature: float, norm: Tensor, g: Tensor) -> Tensor:
+    """The gradient of the logits."""
+    d = torch.exp(_logits(h, w, temperature).sub_(norm[:, None])).neg_()
+    d.scatter_add_(1, ids[:, None], torch.ones_like(ids[:, None], dtype=d.dtype))
+    return d.mul_(g[:, None] / temperature).to(h.dtype)
 
 
 class _TokenLogp(torch.autograd.Function):
@@ -23,16 +43,15 @@ class _TokenLogp(torch.autograd.Function):
         ctx: Any, h: Tensor, w: Tensor, ids: Tensor, temperature: float, entropy: bool
     ) -> tuple[Tensor, Tensor]:
         rows = max(1, CHUNK // (4 * w.shape[0]))
-        logp = torch.empty(len(ids), dtype=torch.float32, device=h.device)
-        norm = torch.empty_like(logp)
-        ent = torch.zeros_like(logp)
+        logp, norm, ent = (torch.zeros(len(ids), dtype=torch.float32, device=h.device) for _ in range(3))
+        ctx.fused = fused.usable(h)
         for at in range(0, len(ids), rows):
             part = slice(at, at + rows)
-            logits = _logits(h[part], w, temperature)
-            norm[part] = lse = torch.logsumexp(logits, dim=-1)
-            logp[part] = logits.gather(1, ids[part, None])[:, 0] - lse
-            if entropy:
-                ent[part] = lse - (torch.exp(logits - lse[:, None]) * logits).sum(-1)
+            told = (logp[part], norm[part], ent[part])
+            if ctx.fused:
+                fused.token_logp(h[part] @ w.T, ids[part], temperature, *told, entropy)
+            else:
+                _read(h[part], w, ids[part], temperature, told, entropy)
         ctx.save_for_backward(h, w, ids, norm)
         ctx.temperature, ctx.rows = temperature, rows
         ctx.mark_non_differentiable(ent)
@@ -45,10 +64,10 @@ class _TokenLogp(torch.autograd.Function):
         part_of_w = torch.empty_like(w)
         for at in range(0, len(ids), ctx.rows):
             part = slice(at, at + ctx.rows)
-            d = torch.exp(_logits(h[part], w, ctx.temperature).sub_(norm[part, None])).neg_()
-            d.scatter_add_(1, ids[part, None], torch.ones_like(ids[part, None], dtype=d.dtype))
-            d.mul_(g[part, None] / ctx.temperature)
-            d = d.to(h.dtype)
+            if ctx.fused:
+                d = fused.token_logp_backward(h[part] @ w.T, ids[part], ctx.temperature, norm[part], g[part])
+            else:
+                d = _turned(h[part], w, ids[part], ctx.temperature, norm[part], g[part])
             gh[part] = d @ w
             gw += torch.mm(d.T, h[part], out=part_of_w)
         return gh, gw.to(w.dtype), None, None, None
