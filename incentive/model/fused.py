@@ -108,8 +108,9 @@ def token_logp(
     wanted, written into tensors (N,)."""
     from incentive.model import kernels as k
 
-    v, told = logits.shape[1], (x.numpy() for x in (logp, norm, entropy))
+    v = logits.shape[1]
     inverse = np.float32(1 / temperature)
+    told = (logp.numpy(), norm.numpy(), entropy.numpy())
     k.token_logp(_array(logits), ids.numpy(), inverse, *told, wanted, *k.rows_of(2, v), *k.scratch(v)[1:])
 
 
