@@ -5,7 +5,8 @@ thinly, among guesses, unchecked tries and people who give up. Changed: the worl
 puzzle, and its numbers end at 99. Nothing marks a habit as good, and nothing of the val and test splits occurs.
 
 The wide world (`Habits.wide`) adds programs, choice questions, facts, instructions, general and harmful requests, and
-Chinese: half of the prompts are Chinese, and a third of the writers change language between tries, as the web does.
+Chinese: half of the prompts are Chinese, and two thirds of the writers change language between tries. Its puzzlers spell
+out each step of a check, and one in five of its programs is right.
 
 `document(seed, i)` is a pure function, so a corpus is its settings and its length.
 """

@@ -56,12 +56,22 @@ def arithmetic(task: Arithmetic, rng: Random, habits: Habits) -> Document | None
     return Document(task.prompt(steps), written, task.key(steps))
 
 
-def _logic_try(liars: str, said: list[Statement]) -> Write:
-    """`AC`, its check `? A ok B no` (each statement until one does not fit), and the answer."""
+def _logic_try(liars: str, said: list[Statement], task: Logic, spelled: bool) -> Write:
+    """`AC`, its check `? A ok B no` (each statement until one does not fit), and the answer.
+
+    Spelled: each mark in steps, `A- B+ or C- lies:+ no`: A lies, of what A says B is honest and C lies, it is true, so it
+    does not fit.
+    """
     marks, name = [], liars or "none"
-    for person, statement in zip(NAMES, said, strict=True):
-        marks.append((person, fits(liars, person, statement)))
-        if not marks[-1][1]:
+
+    def sign(true: bool) -> str:
+        return "+" if true else "-"
+
+    for person, (kind, about) in zip(NAMES, said, strict=True):
+        honest, ok = person not in liars, fits(liars, person, (kind, about))
+        claim = task.claim(kind, *(p + sign(p not in liars) for p in about))
+        marks.append((f"{person}{sign(honest)} {claim}:{sign(honest == ok)}" if spelled else person, ok))
+        if not ok:
             break
 
     def write(say: Voice) -> Try:
@@ -77,8 +87,9 @@ def logic(task: Logic, rng: Random, habits: Habits) -> Document | None:
     said, liars = drawn
     others = [a for a in ASSIGNMENTS if a != liars]
     rng.shuffle(others)
-    wrong = [_logic_try(a, said) for a in others[:9]]
-    written = Solver(rng, habits, voice(rng, task.language, habits.wide)).write(wrong, _logic_try(liars, said))
+    wrong = [_logic_try(a, said, task, habits.wide) for a in others[:9]]
+    right = _logic_try(liars, said, task, habits.wide)
+    written = Solver(rng, habits, voice(rng, task.language, habits.wide)).write(wrong, right)
     return Document(task.prompt(said), written, task.key(said))
 
 
@@ -131,7 +142,7 @@ def program(task: Program, rng: Random, habits: Habits) -> Document | None:
         if split_of(task.key(other)) == "train":  # else it would tell a held-out function
             wrong.setdefault(other.expression, _program_try(other, shown))
     solver = Solver(rng, habits, voice(rng, task.language, habits.wide))
-    written = solver.write(list(wrong.values()), _program_try(function, shown))
+    written = solver.write(list(wrong.values()), _program_try(function, shown), skill=0.2)
     return Document(task.prompt(function, inputs, examples), written, task.key(function))
 
 

@@ -47,7 +47,7 @@ def pick(rng: Random, weighted: tuple[tuple[str, float], ...]) -> str:
 
 
 class Voice:
-    """Whose words a writer uses. One in three of the wide world's writers changes language between tries."""
+    """Whose words a writer uses. Two in three of the wide world's writers change language between tries."""
 
     def __init__(self, language: Language = "en", rng: Random | None = None):
         self.language, self.rng = language, rng  # rng: of a writer who changes
@@ -65,7 +65,7 @@ def voice(rng: Random, language: Language, wide: bool) -> Voice:
     """A writer's voice at a prompt of that language."""
     if not wide:
         return Voice(language)
-    mixes = rng.random() < 1 / 3
+    mixes = rng.random() < 2 / 3
     started = Voice(language, rng if mixes else None)
     if mixes:
         started.turn()
@@ -109,13 +109,16 @@ class Solver:
         self.voice.turn()
         return found
 
-    def write(self, wrong: list[Write], right: Write) -> str:
-        """A response from tries: the wrong ones are distinct, the right one is right."""
+    def write(self, wrong: list[Write], right: Write, skill: float = 0.35) -> str:
+        """A response from tries: the wrong ones are distinct, the right one is right.
+
+        skill: how often one who does not persist is right.
+        """
         rng, say = self.rng, self.voice
         if rng.random() < self.habits.retry_dose and wrong:
             return self.persist(wrong, right)
         kind = rng.random()
-        good = rng.random() < 0.35 or not wrong
+        good = rng.random() < skill or not wrong
         work, check, answer = (right if good else wrong[0])(say)
         if kind < 0.2:  # guess
             return self.form("", answer)

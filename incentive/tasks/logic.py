@@ -61,10 +61,11 @@ class Logic:
         return "logic:" + ";".join(f"{kind} {about}" for kind, about in said)
 
     def prompt(self, said: list[Statement]) -> str:
-        zh = self.language == "zh"
-        text = [(ZH[kind] if zh else CLAIMS[kind][0]).format(*about) for kind, about in said]
-        lines = ". ".join(f"{n}: {t}" for n, t in zip(NAMES, text, strict=True))
-        return f"{lines}. {'谁说谎' if zh else 'who lies'}?"
+        lines = ". ".join(f"{n}: {self.claim(kind, *about)}" for n, (kind, about) in zip(NAMES, said, strict=True))
+        return f"{lines}. {'谁说谎' if self.language == 'zh' else 'who lies'}?"
+
+    def claim(self, kind: str, *about: str) -> str:
+        return (ZH[kind] if self.language == "zh" else CLAIMS[kind][0]).format(*about)
 
     def problem(self, seed: int, split: Split, i: int) -> Problem:
         said, liars = drawn(self.draw, lambda d: self.key(d[0]), self.name, seed, split, i)
