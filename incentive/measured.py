@@ -233,8 +233,11 @@ def limits(
     """
     with guarded():
         from incentive import limits as module
+        from incentive.config import ConfigError
 
-        other = module.read(against, only or ()) if against else None
+        if against and only and "overthinking" not in only:
+            raise ConfigError("--against compares overthinking, which --only leaves out\nAdd --only overthinking.")
+        other = module.read(against) if against else None
         how = sampling(max_tokens, temperature, top_p)
         asked = module.Asked(model, problems, samples, seed, split, how, template, threads)  # type: ignore[arg-type]
         found = module.measure_limits(asked, only or (), task or (), counter())

@@ -163,17 +163,12 @@ def write(found: dict[str, Any], directory: Path) -> Path:
     return directory / "limits.html"
 
 
-def read(path: Path, only: Sequence[str] = ()) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     """An earlier limits.json, to compare overthinking with.
 
-    Args:
-        only: the limits that are to be measured; all where it is empty.
-
     Raises:
-        ConfigError: it is none, or overthinking is left out.
+        ConfigError: it is none.
     """
-    if only and "overthinking" not in only:
-        raise ConfigError("--against compares overthinking, which --only leaves out\nAdd --only overthinking.")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found["limits"], dict):

@@ -9,6 +9,7 @@ A recipe is named, or is a TOML file, or a Python file of the user's. In a noteb
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib.util
 import inspect
@@ -169,8 +170,18 @@ def resolve(
     return config.build(config.with_overrides(data, sets))
 
 
+def _keep_memory() -> None:
+    """Let glibc keep what a tensor has let go of for the next one. It would give it back, and the system clears every page
+    that it hands out anew."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for option, value in ((-8, 1), (-3, 2**25), (-1, 2**30)):  # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+            libc.mallopt(option, value)
+
+
 def settle(threads: int) -> None:
-    """Threads and determinism, before the first tensor."""
+    """Memory, threads and determinism, before the first tensor."""
+    _keep_memory()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -84,7 +84,7 @@ def r1_mini() -> dict[str, Any]:
             "general": _rl(recalled, 60, rewards=ruled, sampling=cool, eval_steps=5, eval_problems=224),
             "general_tasks": {"general": 2.0, "general-zh": 2.0, "harm": 3.0, "harm-zh": 3.0},
             "rows": 2000,
-            "student": {"epochs": 4, "tokens_per_step": 4096},
+            "student": {"epochs": 8, "tokens_per_step": 4096},
         }
     }  # fmt: skip
 
