@@ -39,3 +39,12 @@ def test_micro_batch_is_what_fits() -> None:
     tried = rl(learner={"tokens_per_micro_batch": less})
     assert sum(memory.parts(tried, SHAPE, SIZE, 64, 1).values()) <= 0.8 * 1.1 * need
     assert memory.fitting(rl(), SHAPE, SIZE, 64, 1, 2**20) >= 96  # a row still fits into it
+
+
+def test_a_large_model_samples_as_the_learner_learns() -> None:
+    small, large = memory.SMALL, memory.SMALL + 1
+    assert memory.sampled_in("auto", "bfloat16", small) == "float32"
+    assert memory.sampled_in("auto", "bfloat16", large) == "bfloat16"
+    assert memory.sampled_in("auto", "float32", large) == "float32"
+    assert memory.sampled_in("auto", "bfloat16", small, "cuda") == "bfloat16"
+    assert memory.sampled_in("float32", "bfloat16", large) == "float32"
