@@ -297,7 +297,9 @@ def test_every_learner_is_settled_when_a_run_starts(monkeypatch: pytest.MonkeyPa
     asked = []
     monkeypatch.setattr(checkpoint, "fastest_dtype", lambda device: asked.append(device) or "bfloat16")
     found = recipes._measured(recipes.resolve(recipes.load("r1-tiny")))
-    assert '"auto"' not in json.dumps(found.model_dump(mode="json"))
+    text = json.dumps(found.model_dump(mode="json"))
+    assert '"learner": {"dtype": "bfloat16"' in text
+    assert '"learner": {"dtype": "auto"' not in text
     assert asked == ["cpu"]
     monkeypatch.setattr(plan, "micro_batch", lambda *_: 512)
     said: list[str] = []
