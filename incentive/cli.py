@@ -65,7 +65,7 @@ def run(
       zero-logic       the same on knights and knaves
       zero-tiny        the same code in 90 seconds, with no claim to learn
       base-mini        make the base model from nothing (half an hour)
-      base-wide        a base of the wide world: two languages, programs, talk (an hour)
+      base-wide        a base of the wide world: two languages, programs, talk (half an hour or more)
       base-student     a smaller one, for distillation
       r1-mini          the whole recipe: R1-Zero, every stage to R1, a small model
       zero-brief       R1-Zero goes on with a reward for short right answers

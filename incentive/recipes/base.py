@@ -48,7 +48,7 @@ def base_mini() -> dict[str, Any]:
 
 def base_wide() -> dict[str, Any]:
     """The base of the whole R1 recipe, from nothing: documents of the wide world, in English and Chinese, with programs,
-    choice questions, instructions, talk and requests to do harm; an hour on two cores."""
+    choice questions, instructions, talk and requests to do harm; half an hour to an hour on two cores."""
     return {
         "pretrain": {
             "world": "wide",

@@ -55,36 +55,43 @@ def r1_mini() -> dict[str, Any]:
     Its base and its student's are in the package (`incentive run base-wide` and `base-student` make them); others are given
     with --set base=FOLDER and --set student=FOLDER.
     """
-    data = zero(REASONING, max_steps=120)
+    data = zero(REASONING, max_steps=80)
     longest = {"max_tokens": ZERO_MINI_RL["sampling"]["max_tokens"]}
     ruled = {"accuracy": 1.0, "summarised": 0.2, "language": 0.3}
     cool = {"temperature": 0.7, **longest}
     drawn = {"sampling": {"temperature": 1.0, **longest}}
-    # facts are what fine-tuning anew from the base forgets most
-    recalled = {**REASONING, "choice": 1.5, "choice-zh": 1.5}
+    # fine-tuning anew from the base forgets most of long searches, of which few answers are right; RL learns most there
+    weights = {"countdown4": 1.5, "logic": 1.5}
+    recalled = {n: weights.get(n.removesuffix("-zh"), 1.0) for n in REASONING}
+    hard = {n: (weights | {"program": 0.5, "choice": 0.5}).get(n.removesuffix("-zh"), 1.0) for n in REASONING}
+    tuned = {
+        "epochs": 4,
+        "tokens_per_step": 4096,
+        "optim": {"learning_rate": 1.2e-3, "lr_scheduler_type": "cosine", "warmup_steps": 5},
+    }
     readable = {"run": 40, "repeated": 0.5, "lines": 0.3, "longest": 600}
     data["eval"] |= {"tasks": list(TABLE), "problems": 100, "samples": 4, "also_t1": False}
     return data | {
         "base": "base-wide",
         "student": "base-student",
         "r1": {
-            "cold": {"tasks": {**REASONING, **CONSTRAINED}, "problems": 3072, "samples": 4, "per_problem": 2, "near": 1.0,
+            "cold": {"tasks": {**recalled, **CONSTRAINED}, "problems": 4096, "samples": 4, "per_problem": 2, "near": 1.0,
                      "readable": readable, **drawn},
-            "dev1": {"epochs": 4, "tokens_per_step": 4096},
-            "dev2": _rl(REASONING, 40, rewards=ruled),
-            "reject": {"tasks": {**recalled, **CONSTRAINED}, "problems": 3072, "samples": 4, "per_problem": 2, "near": 1.0,
+            "dev1": tuned,
+            "dev2": _rl(hard, 60, rewards=ruled),
+            "reject": {"tasks": {**recalled, **CONSTRAINED}, "problems": 4096, "samples": 4, "per_problem": 2, "near": 1.0,
                        "readable": readable, **drawn},
-            "dev3": {"epochs": 3, "tokens_per_step": 4096},
+            "dev3": tuned,
             "pairs": {"tasks": {"general": 1.0, "general-zh": 1.0, "harm": 0.3, "harm-zh": 0.3}, "problems": 4096, "samples": 4, **drawn},
             "labels": {"tasks": {"harm": 1.0, "harm-zh": 1.0}, "problems": 2048, **drawn},
             "helpful": {"batch": 64, "epochs": 2, "optim": {"learning_rate": 5e-4, "lr_scheduler_type": "cosine"}},
             "safety": {"kind": "pointwise", "batch": 64, "epochs": 2,
                        "optim": {"learning_rate": 5e-4, "lr_scheduler_type": "cosine"}},
-            "reasoning": _rl(recalled, 25, rewards=ruled, sampling=cool),
-            "general": _rl(recalled, 60, rewards=ruled, sampling=cool, eval_steps=5, eval_problems=224),
-            "general_tasks": {"general": 2.0, "general-zh": 2.0, "harm": 3.0, "harm-zh": 3.0},
+            "reasoning": _rl(hard, 30, rewards=ruled, sampling=cool),
+            "general": _rl(hard, 75, rewards=ruled, sampling=cool, eval_steps=5, eval_problems=224),
+            "general_tasks": {"general": 3.5, "general-zh": 3.5, "harm": 2.0, "harm-zh": 2.0},
             "rows": 2000,
-            "student": {"epochs": 8, "tokens_per_step": 4096},
+            "student": tuned | {"epochs": 6},
         }
     }  # fmt: skip
 
