@@ -323,6 +323,8 @@ def main() -> None:
             (kept / f"{seed}.json").write_text(json.dumps(run(seed, asked_for.dir / f"seed-{seed}")))
     digests = {seed: kept / f"{seed}.json" for seed in SEEDS}
     found = {seed: json.loads(p.read_text()) for seed, p in digests.items() if p.exists()}
+    if not found:
+        sys.exit(f"no digest of seeds {', '.join(map(str, SEEDS))} in {kept}; leave --only-page out to run them")
     (ROOT / "docs/r1-results.md").write_text(page(found), encoding="utf-8")
 
 
