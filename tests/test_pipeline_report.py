@@ -183,7 +183,7 @@ def test_the_graph_is_the_recipes(whole):
     said = {n.name: n.said for n in nodes}
     assert said["zero"].startswith("RL, 120 steps of 32 × 8 answers, ")
     assert said["r1"].startswith("RL, 30 steps")  # its own, not those of the part before
-    assert said["rejection-sampling"].startswith("5,200 answers, 1,140 rows kept")
+    assert said["rejection-sampling"].startswith("5,200 answers, 1,140 kept")
 
 
 def test_the_drawing_is_sound_and_lines_stay_off_boxes(whole):
@@ -220,7 +220,7 @@ def test_what_the_records_say_of_human_reasoning(whole, tmp_path):
     assert [line.split(" ")[0] for line in lines] == ["R1-Zero", "Dev2", "r1-reasoning", "R1"]
     assert "no data set came before it" in lines[0]
     assert "answers of R1-Zero, rewritten by incentive.restyle.restyle" in lines[1]
-    assert "answers of Dev2 and 300 rows of rows" in lines[3]
+    assert "answers of Dev2 and 300 rows of stage rows" in lines[3]
     assert "graded by helpful, safety" in lines[3]
 
     run = make_pipeline(tmp_path / "unsaid")

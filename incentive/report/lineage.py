@@ -70,7 +70,7 @@ def _made(stage: StageFiles) -> str:
         return f"SFT, {counted(meta['rows'], 'rows')}, {counted(updates, 'steps')}" if "rows" in meta else "SFT"
     if stage.kind == "curate":
         total = stage.told.get("total") or {}
-        return f"{total['samples']:,} answers, {total['rows']:,} rows kept" if {"samples", "rows"} <= total.keys() else "curation"  # fmt: skip
+        return f"{total['samples']:,} answers, {total['rows']:,} kept" if {"samples", "rows"} <= total.keys() else "curation"  # fmt: skip
     counts = fields(stage.told.get("counts"))
     if stage.kind == "prefer":
         if "kept" in counts:
@@ -256,7 +256,7 @@ def sources(key: str, made: dict[str, StageFiles]) -> list[Source]:
         rows = total.get("rows", meta.get("rows"))
         size = f"{counted(rows, 'rows')} out of " if isinstance(rows, int) else ""
         added = [x for k in of.get("data") or [] for x in sources(str(k), made)]
-        more = f" and {total.get('added', 0):,} rows of {' and '.join(a.name for a in added)}" if added else ""
+        more = f" and {total.get('added', 0):,} rows of stage {' and '.join(a.name for a in added)}" if added else ""
         return [Source(stage.name, f"{stage.name} ({size}{who}{rewrite}{more})", True), *added]
     writer = meta.get("written_by")
     size = counted(meta["rows"], "rows") if isinstance(meta.get("rows"), int) else "rows"
