@@ -300,7 +300,8 @@ class Prefer(Draw):
     """The mean verdict, from -2 to 2, that a pair has to exceed."""
 
 
-OpenWeights = Annotated[dict[Literal["helpful", "safe", "format", "language"], float], Field(min_length=1)]
+OpenReward = Literal["helpful", "safe", "format", "language", "repetition"]
+OpenWeights = Annotated[dict[OpenReward, float], Field(min_length=1)]
 
 
 class Pipeline(Section):

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 
 from incentive import chat
+from incentive.curation import repeated_runs
 from incentive.language import language_share
 from incentive.records import Problem, Sample, Score, hash64
 
@@ -101,6 +102,15 @@ def length(check: Check, checks: Checks | None = None) -> Reward:
     return reward
 
 
+def repetition(problem: Problem, samples: list[Sample]) -> list[float | None]:  # noqa: ARG001
+    """From -1 to 0: minus the share of what a reader gets, in runs of three words and signs, that repeats an earlier run.
+
+    The n-gram penalty of Yeo et al. 2025, there of thoughts. The paper has none; a reward model that likes length or praise
+    is gamed by saying a kind word again and again.
+    """
+    return [-repeated_runs(chat.summary(s.text), 3) for s in samples]
+
+
 def schema(problem: Problem, samples: list[Sample]) -> list[float | None]:
     """1 if the marked answer is JSON in the form that `tags["schema"]` asks for, whatever stands in it, else 0."""
     from incentive.verify.schema import fault
@@ -121,7 +131,7 @@ def shipped(check: Check, checks: Checks | None = None) -> dict[str, Reward]:
     """The rewards that a recipe can name."""
     return {
         "accuracy": accuracy(check, checks), "format": format_, "summarised": summarised, "language": language,
-        "coin": coin, "length": length(check, checks), "schema": schema,
+        "coin": coin, "repetition": repetition, "length": length(check, checks), "schema": schema,
     }  # fmt: skip
 
 

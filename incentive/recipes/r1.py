@@ -12,8 +12,8 @@
 
 Kept from the paper: the order, both fine-tunings from base, temperature 0.7 in the second RL stage, general prompts and
 reward models in its last part alone, which goes on with weights, optimizer, reference and data cursor. Changed: requests
-that may do harm get a little of the helpful reward too (`general_grades`); and for the miniature the sizes, and programs in
-the place of judges (`proxy`, `restyle`).
+that may do harm get a little of the helpful reward too (`general_grades`); and for the miniature the sizes, a penalty for
+repetition in answers that the helpful model scores, and programs in the place of judges (`proxy`, `restyle`).
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def r1_mini() -> dict[str, Any]:
             "reasoning": _rl(hard, 30, rewards=ruled, sampling=cool),
             "general": _rl(hard, 75, rewards=ruled, sampling=cool, eval_steps=5, eval_problems=224),
             "general_tasks": {"general": 3.5, "general-zh": 3.5, "harm": 2.0, "harm-zh": 2.0},
+            "helpful_rewards": {"helpful": 1.0, "format": 0.2, "language": 0.3, "repetition": 2.0},
             "rows": 2000,
             "student": tuned | {"epochs": 6},
         }
@@ -326,7 +327,7 @@ def general_grades(
     from incentive.model_reward import later
 
     parts: dict[str, rewards.Reward] = {"helpful": later(helpful.path, device), "safe": later(safety.path, device)}
-    parts |= {"format": rewards.format_, "language": rewards.spoken}
+    parts |= {"format": rewards.format_, "language": rewards.spoken, "repetition": rewards.repetition}
     return {task: rewards.each(parts, own) for task, own in weights.items()}
 
 

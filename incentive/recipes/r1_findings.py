@@ -112,6 +112,8 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     asks = {**{n: v / 8 for n, v in cfg.r1.general.tasks.items()}, **dict.fromkeys(talk, 1.0)}
     section, mixed, judged = too_long(cfg), r1.mixed(recipe, asks), (made["helpful"], made["safety"])
     by_model = r1.open_weights(cfg.r1, talk)
+    for weights in by_model.values():
+        weights.pop("repetition", None)  # nothing stands in the way of gaming
     grades = r1.ruled(recipe, mixed, section.rewards).grades
     grades |= r1.general_grades(*judged, by_model, section.learner.device)
     grade = r1.Routed(grades, f"{section.rewards} {by_model} {made['helpful'].key}")
