@@ -53,7 +53,11 @@ def test_an_answer_that_was_cut_has_no_form_but_may_be_right() -> None:
 
 def test_repetition_looks_at_what_a_reader_gets() -> None:
     kind = "hello pete, it is 5. very nice. it is nice. very nice. it is nice."
-    texts = [chat.perfect("so " * 30, "hello pete, it is 5."), chat.perfect("so", kind), "<think>open open open open open"]
+    texts = [
+        chat.perfect("so " * 30, "hello pete, it is 5."),
+        chat.perfect("so", kind),
+        "<think>open open open open open",
+    ]
     clean, often, nothing = rewards.repetition(PROBLEM, [sample(t) for t in texts])
     assert clean == nothing == 0
     # 21 words and signs, 19 runs of three; ". very nice", "very nice .", "nice . it", ". it is", "it is nice", "is nice ." again
