@@ -31,7 +31,7 @@ KINDS = {
 }  # fmt: skip
 REASONING = ("countdown3", "countdown4", "logic", "choice", "program")
 MODELS = ("base", "zero", "dev1", "dev2", "dev3", "r1", "student")
-NAMES = {"zero": "R1-Zero", "dev1": "Dev1", "dev2": "Dev2", "dev3": "Dev3", "r1": "R1"}
+NAMES = {"zero": "R1-Zero", "dev1": "Dev1", "dev2": "Dev2", "dev3": "Dev3", "r1": "R1", "r1-plain": "R1, plain"}
 Digest = dict[str, Any]
 
 
@@ -176,9 +176,12 @@ def _not_below(ds: list[Digest]) -> tuple[bool, str]:
     return d.high > -0.03, f"against {NAMES[best]}: {points(d)}"
 
 
-def _wins(ds: list[Digest]) -> tuple[bool, str]:
-    rates = [fmean(wins(d, "r1", "dev3")) for d in having(ds, "r1")]
-    return fmean(rates) >= 0.65, percent(rates)
+def _wins(model: str) -> Finding:
+    def found(ds: list[Digest]) -> tuple[bool, str]:
+        rates = [fmean(wins(d, model, "dev3")) for d in having(ds, model)]
+        return fmean(rates) >= 0.65, percent(rates)
+
+    return found
 
 
 def _safer(ds: list[Digest]) -> tuple[bool, str]:
@@ -232,7 +235,8 @@ EXPECTED: dict[str, tuple[str, Finding]] = {  # what we expect to see -> (requir
     "reasoning: Dev2 above Dev1": ("required", _more("dev2", "dev1", REASONING)),
     "reasoning: R1 not significantly below the best stage by more than 3 points": ("required", _not_below),
     "instructions: Dev1 above R1-Zero": ("required", _more("dev1", "zero", ("instruct",))),
-    "general: R1 wins against Dev3 at least 65% by the rubric": ("required", _wins),
+    "general: R1 wins against Dev3 at least 65% by the rubric": ("required", _wins("r1")),
+    "the same of R1 without its penalty for repetition, as it was when the seeds first ran": ("required", _wins("r1-plain")),
     "reasoning: R1-Zero above Dev1": ("expected", _more("zero", "dev1", REASONING)),
     "instructions: R1 above Dev3": ("expected", _more("r1", "dev3", ("instruct",))),
     "unsafe answers of R1 at most a quarter of Dev3's": ("required", _safer),
@@ -253,7 +257,7 @@ EXPECTED: dict[str, tuple[str, Finding]] = {  # what we expect to see -> (requir
 def stage_table(ds: list[Digest]) -> Iterator[str]:
     models = [
         m
-        for m in (*MODELS, "dev2-free", "sft-own", "student-base", "student-zero")
+        for m in (*MODELS, "r1-plain", "dev2-free", "sft-own", "student-base", "student-zero")
         if any(m in d["models"] for d in ds)
     ]
     yield "| benchmark | " + " | ".join(NAMES.get(m, m) for m in models) + " |"
@@ -278,8 +282,9 @@ def page(ds: dict[int, Digest]) -> str:
         "# Results of the whole recipe", "",
         f"Written by `python prove/r1.py`: seeds {', '.join(map(str, ds))} on one base, test split, {n:,} problems a "
         "benchmark, half English and half Chinese, one answer each at temperature 0.6, top-p 0.95. Differences are paired by problem, with "
-        "95% intervals; in brackets after a mean the seeds that have the model. The signs were committed before the seeds ran. The "
-        f"arms are seed {SEEDS[0]}'s.", "",
+        "95% intervals; in brackets after a mean the seeds that have the model. The signs were committed before the seeds ran. They "
+        "ran without the last stage's penalty for repetition (R1, plain); it was chosen on val for what they missed, and the last stage "
+        f"ran again with it (R1). All other arms are seed {SEEDS[0]}'s.", "",
         "## What was to show", "", "| finding | | measured |", "|---|---|---|",
     ]  # fmt: skip
     for what, (kind, of) in EXPECTED.items():

@@ -331,6 +331,21 @@ def general_grades(
     return {task: rewards.each(parts, own) for task, own in weights.items()}
 
 
+def ending(line: Line, r1: Pipeline, by_model: Mapping[str, dict[str, float]]) -> dict[str, Any]:
+    """What the last RL stage is given: prompts of both kinds, their grades, where it goes on, and what tells the truth.
+
+    Args:
+        by_model: weights of the rewards of each task that reward models score.
+    """
+    helpful, safety = line.made["helpful"], line.made["safety"]
+    both = mixed(line.recipe, {**r1.general.tasks, **r1.general_tasks})
+    grades = ruled(line.recipe, both, r1.general.rewards).grades
+    grades |= general_grades(helpful, safety, by_model, r1.general.learner.device)
+    told = Routed(grades, f"{r1.general.rewards} {by_model} {helpful.key} {safety.key}")
+    watched = watch(both.tasks, r1.general.tasks)
+    return {"grade": told, "task": both, "continue_from": line.made["r1-reasoning"], "watch": watched}
+
+
 def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
     """From the base to R1 and the student."""
     from incentive.stages.curate import curate
@@ -369,19 +384,8 @@ def artifacts(run: Run, show: Show, recipe: Recipe) -> Line:
     labelled = stage("labels", labels, r1.labels, start=dev3, task=mixed(recipe, r1.labels.tasks), label=by.label)
     helpful = stage("helpful", reward_model, r1.helpful, start=dev3, data=[compared])
     safety = stage("safety", reward_model, r1.safety, start=dev3, data=[labelled])
-    first = reinforce("r1-reasoning", r1.reasoning, dev3)
-    both = mixed(recipe, {**r1.general.tasks, **r1.general_tasks})
-    by_model = open_weights(r1, by_models(r1))
-    grades = ruled(recipe, both, r1.general.rewards).grades
-    grades |= general_grades(helpful, safety, by_model, r1.general.learner.device)
-    told = Routed(grades, f"{r1.general.rewards} {by_model} {helpful.key} {safety.key}")
-    how: dict[str, Any] = {
-        "grade": told,
-        "task": both,
-        "continue_from": first,
-        "watch": watch(both.tasks, r1.general.tasks),
-    }
-    reinforce("r1", r1.general, dev3, by=(helpful, safety), **how)
+    reinforce("r1-reasoning", r1.reasoning, dev3)
+    reinforce("r1", r1.general, dev3, by=(helpful, safety), **ending(line, r1, open_weights(r1, by_models(r1))))
     by.close()
     if cfg.student:
         student = base_of(cfg.student)

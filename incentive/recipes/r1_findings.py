@@ -1,6 +1,7 @@
 """Is R1 real? One seed of the whole recipe, then the arms beside it, all on the same test problems.
 
     ...-t1          models asked at temperature 1, on what rules check
+    r1-plain        the last RL stage without its penalty for repetition
     gamed           the last RL stage, nearly all of it on the helpful model, for too long: reward hacking
     student-zero    RL of the student's base, with R1-Zero's settings: distillation's rival
     dev2-free       RL stage 1 without the language reward: what the reward costs
@@ -53,6 +54,8 @@ def stages(cfg: Settings) -> list[Planned]:
     if cfg.eval:
         found += [Planned(f"eval-{name}-t1", warm(cfg.eval), name) for name in WARM]
     before = cfg.r1.reasoning.max_steps
+    found += [Planned("r1-plain", cfg.r1.general, "r1-reasoning", ("helpful", "safety"), before)]
+    found += measured("r1-plain")
     found += [Planned("gamed", too_long(cfg), "r1-reasoning", ("helpful",), before)]
     found += [*measured("gamed"), *measured("gamed-last", "gamed")]
     if cfg.student:
@@ -90,6 +93,11 @@ def too_long(cfg: Settings) -> RL:
     return cfg.r1.general.model_copy(update=more)
 
 
+def unguarded(weights: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """The rewards of each task without the penalty for repetition, which stands in the way of gaming."""
+    return {task: {k: v for k, v in own.items() if k != "repetition"} for task, own in weights.items()}
+
+
 def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
     """The recipe, then the arms; every model on every task."""
     from incentive.stages.sft import collect, sft
@@ -108,12 +116,15 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
         for name in WARM:
             table[f"{name}-t1"] = line.evaluate(f"{name}-t1", made[name], warm(cfg.eval))
 
+    plain = unguarded(r1.open_weights(cfg.r1, r1.by_models(cfg.r1)))
+    judged = made["helpful"], made["safety"]
+    how = r1.ending(line, cfg.r1, plain)
+    told("r1-plain", line.reinforce("r1-plain", cfg.r1.general, made["dev3"], by=judged, **how))
+
     talk = [n for n in cfg.r1.pairs.tasks if n not in cfg.r1.labels.tasks]
     asks = {**{n: v / 8 for n, v in cfg.r1.general.tasks.items()}, **dict.fromkeys(talk, 1.0)}
-    section, mixed, judged = too_long(cfg), r1.mixed(recipe, asks), (made["helpful"], made["safety"])
-    by_model = r1.open_weights(cfg.r1, talk)
-    for weights in by_model.values():
-        weights.pop("repetition", None)  # nothing stands in the way of gaming
+    section, mixed = too_long(cfg), r1.mixed(recipe, asks)
+    by_model = unguarded(r1.open_weights(cfg.r1, talk))
     grades = r1.ruled(recipe, mixed, section.rewards).grades
     grades |= r1.general_grades(*judged, by_model, section.learner.device)
     grade = r1.Routed(grades, f"{section.rewards} {by_model} {made['helpful'].key}")
