@@ -78,9 +78,10 @@ def warm(section: Eval) -> Eval:
 
 
 def own(cfg: Settings, tokens: int) -> Collect:
-    """The base's own answers to as many problems as R1-Zero saw, until `tokens` are sampled (0: no limit)."""
+    """The base's own answers until `tokens` are sampled (0: no limit): to more problems than R1-Zero saw, since they are
+    shorter."""
     assert cfg.rl is not None
-    every = cfg.rl.max_steps * cfg.rl.problems_per_step
+    every = 3 * cfg.rl.max_steps * cfg.rl.problems_per_step
     return Collect(
         tasks=cfg.rl.tasks, problems=every, samples=cfg.rl.num_generations, tokens=tokens, sampling=cfg.rl.sampling
     )
