@@ -3,7 +3,7 @@
     ...-t1          models asked at temperature 1, on what rules check
     r1-plain        the last RL stage without its penalty for repetition
     gamed           the last RL stage, nearly all of it on the helpful model, for too long: reward hacking
-    student-zero    RL of the student's base, with R1-Zero's settings: distillation's rival
+    student-zero    RL of the student's base, with R1-Zero's settings and the compute of its fine-tuning: distillation's rival
     dev2-free       RL stage 1 without the language reward: what the reward costs
     sft-own         the base fine-tuned on its own right answers, with the tokens that R1-Zero sampled
 
@@ -60,7 +60,7 @@ def stages(cfg: Settings) -> list[Planned]:
     found += [*measured("gamed"), *measured("gamed-last", "gamed")]
     if cfg.student:
         found += measured("student-base", "student base")
-        found += [Planned("student-zero", cfg.rl, "student base"), *measured("student-zero")]
+        found += [Planned("student-zero", as_long(cfg.rl), "student base"), *measured("student-zero")]
     found += [Planned("dev2-free", cfg.r1.dev2, "dev1"), *measured("dev2-free")]
     found += [
         Planned("own", own(cfg, 0), "base"),
@@ -85,6 +85,11 @@ def own(cfg: Settings, tokens: int) -> Collect:
     return Collect(
         tasks=cfg.rl.tasks, problems=every, samples=cfg.rl.num_generations, tokens=tokens, sampling=cfg.rl.sampling
     )
+
+
+def as_long(section: RL) -> RL:
+    """R1-Zero's RL with so many updates that a student's base spends on it the FLOPs of its fine-tuning."""
+    return section.model_copy(update={"max_steps": round(1.6 * section.max_steps)})
 
 
 def too_long(cfg: Settings) -> RL:
@@ -137,7 +142,7 @@ def pipeline(run: Run, show: Show, recipe: Recipe) -> dict[str, Any]:
 
     if cfg.student:
         told("student-base", base_of(cfg.student))
-        told("student-zero", line.reinforce("student-zero", cfg.rl, base_of(cfg.student)))
+        told("student-zero", line.reinforce("student-zero", as_long(cfg.rl), base_of(cfg.student)))
 
     free = {k: v for k, v in cfg.r1.dev2.rewards.items() if k != "language"}
     told("dev2-free", line.reinforce("dev2-free", cfg.r1.dev2.model_copy(update={"rewards": free}), made["dev1"]))
