@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ def stages(cfg: Settings) -> list[Planned]:
     if cfg.eval:
         found += [Planned(f"eval-{name}-t1", warm(cfg.eval), name) for name in WARM]
     before = cfg.r1.reasoning.max_steps
-    found += [Planned("r1-plain", cfg.r1.general, "r1-reasoning", ("helpful", "safety"), before)]
-    found += measured("r1-plain")
+    last = next(p for p in found if p.name == "r1")
+    found += [replace(last, name="r1-plain", graded=unguarded(last.graded)), *measured("r1-plain")]
     found += [Planned("gamed", too_long(cfg), "r1-reasoning", ("helpful",), before)]
     found += [*measured("gamed"), *measured("gamed-last", "gamed")]
     if cfg.student:
