@@ -22,7 +22,9 @@ from incentive.algo.loss import Batch, Outputs
 from incentive.config import Learner as LearnerConfig
 from incentive.config import Optim
 from incentive.model.checkpoint import Policy, twin
+from incentive.model.lean import Lean
 from incentive.model.logp import token_logp
+from incentive.model.packed import LONGEST, alike, pack
 from incentive.model.scored import Scored
 from incentive.records import Example
 from incentive.threads import lanes, together
@@ -97,19 +99,76 @@ def collate(examples: list[Example], device: str = "cpu") -> Batch:
     )  # fmt: skip
 
 
-def outputs(policy: Policy | Scored, batch: Batch, entropy: bool = False) -> Outputs:
-    """Log-probabilities (B, T) of the masked ids at the batch's temperature, or a scalar head's scores there; zero
-    elsewhere."""
-    hidden = policy(batch.ids)
-    at = batch.mask.nonzero(as_tuple=True)
-    if isinstance(policy, Scored):
-        empty = torch.zeros(batch.ids.shape, dtype=torch.float32, device=hidden.device)
-        return Outputs(score=empty.index_put(at, policy.read(hidden[at])))
-    logp, ent = token_logp(
-        hidden[at[0], at[1] - 1], policy.unembed.to(hidden.dtype), batch.ids[at], batch.temperature, entropy
-    )
+def packed_by(policy: Policy | Scored, examples: list[Example]) -> Lean | None:
+    """The decoder for which rows are packed, where that was measured to be faster; None: they are padded."""
+    trunk = policy.trunk if isinstance(policy, Scored) else policy
+    if not isinstance(trunk, Lean) or trunk.dtype != torch.bfloat16 or trunk.embed.device.type != "cpu":
+        return None
+    return trunk if max((len(e.ids) for e in examples), default=0) <= LONGEST else None
+
+
+def prompt_of(example: Example) -> int:
+    """Tokens before the first that the loss looks at."""
+    return int(example.mask.argmax())
+
+
+def cut_packed(examples: list[Example], budget: int, n: int) -> tuple[list[list[int]], list[list[int]]]:
+    """As `cut`, for rows that are packed: those of one prompt together as far as the budget allows, and as few micro-batches
+    of about as many tokens each as make the same number for every lane."""
+    room, units = max(1, budget // n), []
+    for group in alike([e.ids for e in examples], [prompt_of(e) for e in examples]):
+        rows, tokens = [group[0]], len(examples[group[0]].ids)
+        for i in group[1:]:
+            more = len(examples[i].ids) - prompt_of(examples[i])
+            if tokens + more > room:
+                units.append((rows, tokens))
+                rows, tokens, more = [], 0, len(examples[i].ids)
+            rows, tokens = [*rows, i], tokens + more
+        units.append((rows, tokens))
+    units.sort(key=lambda unit: -unit[1])
+    many = n * -(-sum(tokens for _, tokens in units) // (room * n))
+    while True:
+        parts: list[list[int]] = [[] for _ in range(many)]
+        loads = [0] * many
+        for rows, tokens in units:
+            least = loads.index(min(loads))
+            parts[least] += rows
+            loads[least] += tokens
+        if max(loads, default=0) <= room or many >= len(units):
+            break
+        many += n
+    lanes = [[k for k in range(lane, many, n) if parts[k]] for lane in range(n)]
+    return parts, [lane for lane in lanes if lane]
+
+
+def deals(
+    policy: Policy | Scored, examples: list[Example], budget: int, n: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """The micro-batches, and the numbers of those of each of n lanes. The budget of tokens is for all lanes together."""
+    alone = all(e.rows == 1 for e in examples)
+    return (cut_packed if alone and packed_by(policy, examples) else cut)(examples, budget, n)
+
+
+def outputs(
+    policy: Policy | Scored, examples: list[Example], device: str, entropy: bool = False
+) -> tuple[Batch, Outputs]:
+    """A micro-batch as tensors, with the log-probabilities (B, T) of its masked ids at its temperature, or a scalar head's
+    scores there; zero elsewhere."""
+    batch = collate(examples, device)
+    row, token = at = batch.mask.nonzero(as_tuple=True)
+    if not isinstance(policy, Scored):  # a token is told by the state before it
+        token = token - 1
+    if lean := packed_by(policy, examples):
+        prompts = [prompt_of(e) for e in examples]
+        laid = pack([e.ids for e in examples], prompts, lean.dtype, lean.heads, lean.kv_heads)
+        hidden = lean.packed(laid).index_select(0, laid.at[row, token])
+    else:
+        hidden = policy(batch.ids)[row, token]
     full = torch.zeros(batch.ids.shape, dtype=torch.float32, device=hidden.device)
-    return Outputs(logp=full.index_put(at, logp), entropy=full.index_put(at, ent) if entropy else None)
+    if isinstance(policy, Scored):
+        return batch, Outputs(score=full.index_put(at, policy.read(hidden)))
+    logp, ent = token_logp(hidden, policy.unembed.to(hidden.dtype), batch.ids[at], batch.temperature, entropy)
+    return batch, Outputs(logp=full.index_put(at, logp), entropy=full.index_put(at, ent) if entropy else None)
 
 
 def score(policy: Policy | Scored, examples: list[Example], budget: int, device: str, n: int) -> list[np.ndarray]:
@@ -119,13 +178,12 @@ def score(policy: Policy | Scored, examples: list[Example], budget: int, device:
         budget: tokens of the micro-batches of all n lanes together.
     """
     out: list[np.ndarray] = [np.empty(0)] * len(examples)
-    parts, dealt = cut(examples, budget, n)
+    parts, dealt = deals(policy, examples, budget, n)
 
     @torch.no_grad()  # each lane is a thread of its own, and this is a thread's setting
     def go(mine: list[int]) -> None:
         for number in mine:
-            batch = collate([examples[i] for i in parts[number]], device)
-            said = outputs(policy, batch)
+            _, said = outputs(policy, [examples[i] for i in parts[number]], device)
             stream = said.logp if said.score is None else said.score
             assert stream is not None
             for row, i in zip(stream.cpu().numpy(), parts[number], strict=True):
@@ -182,13 +240,13 @@ class Learner(Generic[P]):
         """Fill the gradients: the loss, and the sums of its metrics."""
         for policy in (self.policy, *self.twins):
             policy.zero_grad(set_to_none=True)
-        parts, dealt = cut(examples, self.budget, len(self.twins) + 1)
+        parts, dealt = deals(self.policy, examples, self.budget, len(self.twins) + 1)
 
         def go(policy: P, mine: list[int]) -> list[tuple[int, float, dict[str, float]]]:
             told = []
             for n in mine:
-                batch = collate([examples[i] for i in parts[n]], self.config.device)
-                value, metrics = loss(outputs(policy, batch, entropy), batch)
+                batch, said = outputs(policy, [examples[i] for i in parts[n]], self.config.device, entropy)
+                value, metrics = loss(said, batch)
                 value.backward()
                 told.append((n, float(value.detach()), {name: float(x) for name, x in metrics.items()}))
             return told

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from incentive import engine, memory, rewards
 from incentive.config import RL, Run
 from incentive.doctor import Finding
-from incentive.learner import collate, micro_batches, outputs
+from incentive.learner import deals, outputs
 from incentive.model.checkpoint import Policy
 from incentive.records import Group, Sample
 from incentive.rewards import Grade, RewardError
@@ -168,11 +168,11 @@ def _signal(rl: RL, task: Mixture, groups: list[Group]) -> Iterator[Finding]:
 def _agreement(rl: RL, policy: Policy, groups: list[Group]) -> tuple[float, float]:
     """(mean absolute gap between the engine's and the learner's log-probs, seconds a token of forward and backward)."""
     rows = [replace(e, weight=e.advantage) for e in examples_of(groups, lambda r: np.ones_like(r))]
-    first = next(micro_batches([len(e.ids) for e in rows], min(rl.learner.tokens_per_micro_batch, 8192)))
-    batch = collate([rows[i] for i in first], rl.learner.device)
+    first = deals(policy, rows, min(rl.learner.tokens_per_micro_batch, 8192), 1)[0][0]
     for _ in range(2):  # the first pass compiles and warms up
         began = time.monotonic()
-        logp = outputs(policy, batch, entropy=True).logp
+        batch, said = outputs(policy, [rows[i] for i in first], rl.learner.device, entropy=True)
+        logp = said.logp
         assert logp is not None
         logp.sum().backward()
         seconds = time.monotonic() - began

@@ -207,10 +207,12 @@ def test_micro_batches_are_halved_where_memory_runs_out(
     batch, plain = WEIGHTS["grpo"](examples()), module.outputs
     whole, _ = gradient(learner(tiny_model, max_grad_norm=1e9), batch, POLICY)
 
-    def narrow(policy: Any, rows: losses.Batch, entropy: bool = False) -> losses.Outputs:
-        if rows.ids.numel() > 200:
+    def narrow(
+        policy: Any, rows: list[Example], device: str, entropy: bool = False
+    ) -> tuple[losses.Batch, losses.Outputs]:
+        if len(rows) * max(len(e.ids) for e in rows) > 200:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: not enough memory")
-        return plain(policy, rows, entropy)
+        return plain(policy, rows, device, entropy)
 
     monkeypatch.setattr(module, "outputs", narrow)
     made = learner(tiny_model, 1000, max_grad_norm=1e9)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from incentive.model.fused import AddNorm, Gate, Turn, usable
+from incentive.model.packed import Attend, Pack
 
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3", "gemma")
 
@@ -69,25 +70,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """q (B, T, heads, D), k and v (B, T, kv_heads, D) -> (B, T, heads * D).
 
-    In bfloat16 on a CPU and for short rows plain matrix products are several times faster than the flash kernel (its
-    backward pass above all); everywhere else the kernel is used. The queries of the heads that share a key are rows of
-    one product.
+    By the flash kernel. What a CPU learns in bfloat16 comes packed (`model.packed`), and attends in another way.
     """
-    b, t, heads, d = q.shape
-    kv = k.shape[2]
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or t > 512:
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=heads != kv)
-        return out.transpose(1, 2).flatten(2)
-    group = heads // kv
-    q = q.view(b, t, kv, group, d).permute(0, 2, 3, 1, 4).reshape(b * kv, group * t, d)
-    k, v = (x.transpose(1, 2).reshape(b * kv, t, d) for x in (k, v))
-    future = torch.full((t, t), float("-inf"), dtype=q.dtype).triu(1).repeat(group, 1)
-    weights = torch.softmax(
-        torch.baddbmm(future.expand(b * kv, group * t, t), q, k.transpose(1, 2), alpha=d**-0.5), dim=-1
-    )
-    out = torch.bmm(weights, v)
-    return out.view(b, kv, group, t, d).permute(0, 3, 1, 2, 4).reshape(b, t, heads * d)
+    grouped = q.shape[2] != k.shape[2]
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped).transpose(1, 2).flatten(2)
 
 
 class Lean(nn.Module):
@@ -237,15 +224,18 @@ class Lean(nn.Module):
         x = F.embedding(ids, self._cast(self.embed))
         return x * torch.tensor(self.config.hidden_size**0.5, dtype=self.dtype) if self.gemma else x
 
-    def _layers(self, ids: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Right-padded ids (B, T) -> keys and values (B, T, kv_heads, D) of each layer with the norm of what follows it."""
+    def _layers(self, ids: Tensor, pack: Pack | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Right-padded ids (B, T), or a pack's (1, N) -> keys and values (B, T, kv_heads, D) of each layer with the norm of
+        what follows it."""
         x = self._embed(ids)
-        cos, sin = self.rope(torch.arange(ids.shape[1], device=ids.device)[None])
+        places = torch.arange(ids.shape[1], device=ids.device) if pack is None else pack.places
+        cos, sin = self.rope(places[None])
         blocks = list(self.blocks)
         normed = self._norm(x, blocks[0]["norm1"])
         for block, after in zip(blocks, [*(b["norm1"] for b in blocks[1:]), self.final_norm], strict=True):
             q, k, v = self._qkv(normed, block, cos, sin)
-            x, normed = self._add_norm(x, self._out(causal_attention(q, k, v), block), block["norm2"])
+            mixed = causal_attention(q, k, v) if pack is None else Attend.apply(q[0], k[0], v[0], pack).flatten(1)[None]
+            x, normed = self._add_norm(x, self._out(mixed, block), block["norm2"])
             x, normed = self._add_norm(x, self._feed(normed, block), after)
             yield k, v, normed
 
@@ -253,6 +243,11 @@ class Lean(nn.Module):
         """Right-padded ids (B, T) -> last hidden states (B, T, H), normed, in `dtype`. Padding needs no mask."""
         *_, (_, _, hidden) = self._layers(ids)
         return hidden
+
+    def packed(self, pack: Pack) -> Tensor:
+        """Last hidden states (N, H) of a pack's tokens, as `forward` gives them."""
+        *_, (_, _, hidden) = self._layers(pack.ids[None], pack)
+        return hidden[0]
 
     @property
     def unembed(self) -> Tensor:

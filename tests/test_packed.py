@@ -1,0 +1,89 @@
+"""Rows without padding, with prompts computed once, against the same rows padded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from incentive.learner import cut_packed, packed_by, score
+from incentive.model.checkpoint import load_policy
+from incentive.model.lean import Lean
+from incentive.model.packed import pack
+from incentive.records import Example
+
+Rows = list[tuple[int, int, int]]  # group, tokens of its prompt, tokens of the answer
+ROWS: Rows = [(0, 3, 5), (1, 1, 1), (0, 3, 40), (2, 9, 7), (0, 3, 1), (3, 6, 30), (2, 9, 20), (4, 6, 3), (4, 6, 3)]
+
+
+def examples(rows: Rows) -> list[Example]:
+    out = []
+    for i, (group, p, n) in enumerate(rows):
+        prompt = np.random.default_rng(group).integers(5, 60, p)
+        ids = np.concatenate([prompt, np.random.default_rng(100 + i).integers(5, 60, n)]).astype(np.int64)
+        out.append(Example(ids=ids, mask=np.arange(p + n) >= p))
+    return out
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS[1:2], ROWS[:1] * 3, ROWS[3:6]])
+def test_states_and_gradients_are_those_of_padded_rows(rows: Rows, tiny_model: Path) -> None:
+    policy, _ = load_policy(tiny_model, "float32")
+    assert isinstance(policy, Lean)
+    every = examples(rows)
+    laid = pack(
+        [e.ids for e in every], [int(e.mask.argmax()) for e in every], policy.dtype, policy.heads, policy.kv_heads
+    )
+    ids = torch.zeros(laid.at.shape, dtype=torch.int64)
+    real = torch.zeros(laid.at.shape, dtype=torch.bool)
+    for i, e in enumerate(every):
+        ids[i, : len(e.ids)], real[i, : len(e.ids)] = torch.from_numpy(e.ids), True
+    shared = {e.ids[: e.mask.argmax()].tobytes() for e in every}
+    assert len(laid.ids) <= int(real.sum()) + 1
+    assert (len(laid.ids) < int(real.sum())) == (len(shared) < len(every))
+    towards = torch.randn(int(real.sum()), policy.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    found = []
+    for hidden in (policy(ids)[real], policy.packed(laid)[laid.at[real]]):
+        policy.zero_grad(set_to_none=True)
+        (hidden * towards).sum().backward()
+        found.append((hidden.detach(), {n: p.grad for n, p in policy.named_parameters() if p.grad is not None}))
+    (padded, g_padded), (packed, g_packed) = found
+    torch.testing.assert_close(packed, padded, atol=2e-5, rtol=1e-4)
+    assert g_padded.keys() == g_packed.keys()
+    for name, g in g_padded.items():
+        assert (g_packed[name] - g).norm() <= 1e-4 * g.norm() + 1e-6, name
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 12), st.integers(1, 40)), max_size=40),
+    st.integers(10, 400),
+    st.integers(1, 3),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_row_is_dealt_once_within_the_budget(drawn: Rows, budget: int, lanes: int) -> None:
+    prompts = {group: p for group, p, _ in drawn}  # a group has one prompt
+    every = examples([(group, prompts[group], n) for group, _, n in drawn])
+    parts, dealt = cut_packed(every, budget, lanes)
+    assert sorted(i for part in parts for i in part) == list(range(len(every)))
+    assert sorted(n for lane in dealt for n in lane) == [n for n, part in enumerate(parts) if part]
+    assert len(dealt) <= lanes
+    for part in parts:
+        rows = [every[i] for i in part]
+        starts = {e.ids[: e.mask.argmax()].tobytes(): int(e.mask.argmax()) for e in rows}
+        tokens = sum(int(e.mask.sum()) for e in rows) + sum(starts.values())
+        assert tokens <= budget // lanes or len(rows) == 1
+
+
+def test_the_learner_packs_in_bfloat16_and_says_the_same(tiny_model: Path) -> None:
+    exact, half = (load_policy(tiny_model, dtype)[0] for dtype in ("float32", "bfloat16"))
+    every = examples(ROWS)
+    assert packed_by(half, every) is half
+    assert packed_by(exact, every) is None
+    for a, b, e in zip(score(exact, every, 100, "cpu", 1), score(half, every, 100, "cpu", 2), every, strict=True):
+        assert (a[~e.mask] == 0).all()
+        assert (b[~e.mask] == 0).all()
+        assert abs(a - b).max() < 0.05  # of about -5.8
+    assert packed_by(half, examples([(0, 3, 600)])) is None
