@@ -219,7 +219,8 @@ def test_other_rows_are_added_and_everything_is_cleaned(
     general = results["domains"]["general"]
     assert (general["added"], general["rows"], general["turns"]) == (3, 1, 2)
     assert general["dropped"] == {"contaminated: facts": 1, "duplicate": 1}
-    assert results["domains"]["math"]["dropped"]["duplicate"] == 1
+    alone = json.loads((whole[0] / "cold/results.json").read_text())["domains"]["math"]["dropped"].get("duplicate", 0)
+    assert results["domains"]["math"]["dropped"]["duplicate"] == alone + 1  # the model may say the same twice, too
     same_problem = sum(r["key"] == mine[1]["key"] for r in mine)
     assert results["total"]["dropped"]["contaminated: own"] == same_problem
     assert results["held"] == {"facts": 1, "own": 1}
