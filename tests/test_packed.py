@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from incentive.learner import cut_packed, packed_by, score
+from incentive.learner import cut_packed, packed_by, prompt_of, score
 from incentive.model.checkpoint import load_policy
 from incentive.model.lean import Lean
 from incentive.model.packed import pack
@@ -34,9 +34,7 @@ def test_states_and_gradients_are_those_of_padded_rows(rows: Rows, tiny_model: P
     policy, _ = load_policy(tiny_model, "float32")
     assert isinstance(policy, Lean)
     every = examples(rows)
-    laid = pack(
-        [e.ids for e in every], [int(e.mask.argmax()) for e in every], policy.dtype, policy.heads, policy.kv_heads
-    )
+    laid = pack([e.ids for e in every], [prompt_of(e) for e in every], policy.dtype, policy.heads, policy.kv_heads)
     ids = torch.zeros(laid.at.shape, dtype=torch.int64)
     real = torch.zeros(laid.at.shape, dtype=torch.bool)
     for i, e in enumerate(every):
