@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,7 +25,7 @@ from incentive.config import Optim
 from incentive.model.checkpoint import Policy, twin
 from incentive.model.lean import Lean
 from incentive.model.logp import token_logp
-from incentive.model.packed import LONGEST, alike, pack
+from incentive.model.packed import LONGEST, alike, pack, rounded
 from incentive.model.scored import Scored
 from incentive.records import Example
 from incentive.threads import lanes, together
@@ -158,17 +159,22 @@ def outputs(
     row, token = at = batch.mask.nonzero(as_tuple=True)
     if not isinstance(policy, Scored):  # a token is told by the state before it
         token = token - 1
+    ids, many = batch.ids[at], len(row)
     if lean := packed_by(policy, examples):
         prompts = [prompt_of(e) for e in examples]
         laid = pack([e.ids for e in examples], prompts, lean.dtype, lean.heads, lean.kv_heads)
-        hidden = lean.packed(laid).index_select(0, laid.at[row, token])
+        more = (0, rounded(many, 4) - many)
+        ids, places = F.pad(ids, more), F.pad(laid.at[row, token], more, value=laid.dummy)
+        hidden = lean.packed(laid).index_select(0, places)
     else:
         hidden = policy(batch.ids)[row, token]
     full = torch.zeros(batch.ids.shape, dtype=torch.float32, device=hidden.device)
     if isinstance(policy, Scored):
-        return batch, Outputs(score=full.index_put(at, policy.read(hidden)))
-    logp, ent = token_logp(hidden, policy.unembed.to(hidden.dtype), batch.ids[at], batch.temperature, entropy)
-    return batch, Outputs(logp=full.index_put(at, logp), entropy=full.index_put(at, ent) if entropy else None)
+        return batch, Outputs(score=full.index_put(at, policy.read(hidden)[:many]))
+    logp, ent = token_logp(hidden, policy.unembed.to(hidden.dtype), ids, batch.temperature, entropy)
+    return batch, Outputs(
+        logp=full.index_put(at, logp[:many]), entropy=full.index_put(at, ent[:many]) if entropy else None
+    )
 
 
 def score(policy: Policy | Scored, examples: list[Example], budget: int, device: str, n: int) -> list[np.ndarray]:

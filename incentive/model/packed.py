@@ -7,7 +7,7 @@ points to and nothing reads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,27 +16,45 @@ import torch
 from torch import Tensor
 
 LONGEST = 512  # tokens of a row; beyond it torch's flash kernel is better than plain products
-NEAR, FEW = 0.8, 512  # rows so long as a share of the longest attend together, and at least so many tokens
+TOGETHER = 512  # tokens that attend together, or one row
+
+
+def rounded(n: int, bits: int) -> int:
+    """n or a little more: a number of which but the first `bits` binary digits are zero, and a multiple of 8.
+
+    oneDNN compiles a product for its shape, which takes about as long as a small product, and keeps the last shapes.
+    """
+    step = max(8, 1 << max(0, (n - 1).bit_length() - bits))
+    return -(-n // step) * step
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """B rows that attend together: where their tokens stand among the N, padded on the right."""
+    """B rows of T tokens that attend together, to S: their prompt, where it stands elsewhere, and what they said before."""
 
-    own: Tensor  # (B, T) those that ask
-    seen: Tensor  # (B, S) those that are asked: the prompt, where it stands elsewhere, and then own
+    asking: tuple[int, int]  # B kv_heads, group T: the heads that share a key are rows of one product
+    asked: tuple[int, int]  # B kv_heads, S
     bias: Tensor  # (B kv_heads or 1, group T, S) 0 or -inf, as `Attend` has its weights
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A micro-batch, laid out: prompts that are shared first, then of each row what is its own."""
+    """A micro-batch, laid out: prompts that are shared first, then of each row what is its own, then dummies.
+
+    Heads of tokens are gathered for all parts at once, A of those that ask and S of those that are asked.
+    """
 
     ids: Tensor  # (N,)
     places: Tensor  # (N,) within the row
-    at: Tensor  # (B, T) where each token of the padded rows stands
+    at: Tensor  # (B, T) where each token of the padded rows stands, the first dummy behind their ends
+    dummy: int  # where it stands
     parts: list[Part]
-    back: Tensor  # (N,) where each stands among the own tokens of all parts after each other; the dummy behind them
+    ask: Tensor  # (A,) among N heads
+    see: Tensor  # (S,) among N kv_heads
+    said: Tensor  # (N heads,) where each stands among A; A of a dummy
+    own: Tensor  # (N kv_heads,) where each stands among S in its own row; S of a dummy
+    before: Tensor  # where among S prompts stand that stand elsewhere too
+    whose: Tensor  # and where that is, among shared kv_heads
     shared: int  # tokens of the prompts that are shared
 
 
@@ -63,9 +81,9 @@ class _Span:
     before: int = 0
 
 
-def _numbers(firsts: Sequence[int], many: Sequence[int], dummy: int) -> np.ndarray:
-    """(B, T): first, first + 1, ..., so many of each, then the dummy's."""
-    along = np.arange(max(many))[None]
+def _numbers(firsts: Sequence[int], many: Sequence[int], width: int, dummy: int) -> np.ndarray:
+    """(B, width): first, first + 1, ..., so many of each, then the dummy's."""
+    along = np.arange(width)[None]
     return np.where(along < np.array(many)[:, None], np.array(firsts)[:, None] + along, dummy)
 
 
@@ -105,58 +123,61 @@ def pack(rows: Sequence[np.ndarray], prompts: Sequence[int], dtype: torch.dtype,
             at[i, p : len(rows[i])] = np.arange(len(rows[i]) - p) + first
     for i, row in enumerate(rows):
         at[i, len(row) :] = n
-    dummy = np.zeros(1, dtype=np.int64)
+    whole, group = rounded(n + 1, 4), heads // kv
     parts: list[Part] = []
-    back, done = np.zeros(n + 1, dtype=np.int64), 0
+    ask: list[np.ndarray] = []
+    see: list[np.ndarray] = []
+    own: list[np.ndarray] = []  # whether each of `see` is in its own row
     for elsewhere in (False, True):  # the prompt
         waiting = sorted((s for s in spans if (s.before > 0) == elsewhere), key=lambda s: -s.many)
         while waiting:
-            longest = waiting[0].many
-            cut = (k for k, s in enumerate(waiting) if s.many < NEAR * longest and k * longest >= FEW)
-            near = next(cut, len(waiting))
-            mine, waiting = waiting[:near], waiting[near:]
-            own = _numbers([s.first for s in mine], [s.many for s in mine], n)
-            before = _numbers([s.prompt for s in mine], [s.before for s in mine], n)
-            (b, t), p = own.shape, before.shape[1]
-            bias = torch.full((t, p + t), float("-inf"), dtype=dtype).triu(1 + p).repeat(1, heads // kv, 1)
-            padded = torch.from_numpy(before == n)
-            if bool(padded.any()):
+            t = rounded(waiting[0].many, 3)
+            b = max(1, TOGETHER // t)
+            mine, waiting = waiting[:b], waiting[b:]
+            p = rounded(max(s.before for s in mine), 3) if elsewhere else 0
+            mine += [_Span(n, 0)] * (b - len(mine))
+            said = _numbers([s.first for s in mine], [s.many for s in mine], t, n)
+            before = _numbers([s.prompt for s in mine], [s.before for s in mine], p, n)
+            bias = torch.full((t, p + t), float("-inf"), dtype=dtype).triu(1 + p).repeat(1, group, 1)
+            if p:
                 bias = bias.repeat(b * kv, 1, 1)
-                bias[:, :, :p].masked_fill_(padded.repeat_interleave(kv, 0)[:, None], float("-inf"))
-            back[own[own < n]] = done + np.flatnonzero(own < n)
-            done += own.size
-            parts.append(Part(torch.from_numpy(own), torch.from_numpy(np.concatenate((before, own), 1)), bias))
-    back[n] = done
-    flat, stood = (torch.from_numpy(np.concatenate((*x, dummy))) for x in (ids, places))
-    return Pack(flat, stood, torch.from_numpy(at), parts, torch.from_numpy(back), shared)
+                padded = torch.from_numpy(before == n).repeat_interleave(kv, 0)
+                bias[:, :, :p].masked_fill_(padded[:, None], float("-inf"))
+            parts.append(Part((b * kv, group * t), (b * kv, p + t), bias))
+            asking = said[:, None] * heads + np.arange(heads)[:, None]  # (B, heads, T)
+            seen = np.concatenate((before, said), 1)[:, None] * kv + np.arange(kv)[:, None]  # (B, kv_heads, S)
+            ask.append(asking.ravel())
+            see.append(seen.ravel())
+            own.append(np.broadcast_to(np.arange(p + t) >= p, seen.shape).ravel())
+    asks, sees, owns = (np.concatenate(x) for x in (ask, see, own))
+    said, mine = np.full(whole * heads, len(asks)), np.full(whole * kv, len(sees))
+    said[asks] = np.arange(len(asks))
+    said[n * heads :] = len(asks)
+    mine[sees[owns]] = np.flatnonzero(owns)
+    mine[n * kv :] = len(sees)
+    before = np.flatnonzero(~owns & (sees < n * kv))
+    dummies = np.zeros(whole - n, dtype=np.int64)
+    return Pack(
+        *(torch.from_numpy(np.concatenate((*x, dummies))) for x in (ids, places)), torch.from_numpy(at), n, parts,
+        *(torch.from_numpy(x) for x in (asks, sees, said, mine, before, sees[before])), shared,
+    )  # fmt: skip
 
 
-def _asking(x: Tensor, part: Part, kv: int) -> Tensor:
-    """(N, heads, D) -> (B kv_heads, group T, D): the heads that share a key are rows of one product."""
-    (b, t), (_, heads, d) = part.own.shape, x.shape
-    return (
-        x.index_select(0, part.own.flatten())
-        .view(b, t, kv, heads // kv, d)
-        .permute(0, 2, 3, 1, 4)
-        .reshape(b * kv, heads // kv * t, d)
-    )
+def _gathered(x: Tensor, which: Tensor) -> Tensor:
+    """(N, heads, D) -> (which, D)."""
+    return x.reshape(-1, x.shape[2]).index_select(0, which)
 
 
-def _asked(x: Tensor, part: Part) -> Tensor:
-    """(N, kv_heads, D) -> (B kv_heads, S, D)."""
-    b, s = part.seen.shape
-    return x.index_select(0, part.seen.flatten()).view(b, s, *x.shape[1:]).transpose(1, 2).reshape(-1, s, x.shape[2])
+def _back(x: Tensor, which: Tensor, heads: int) -> Tensor:
+    """(A, D) -> (N, heads, D)."""
+    return x.index_select(0, which).view(-1, heads, x.shape[1])
 
 
-def _answered(x: Tensor, part: Part, kv: int) -> Tensor:
-    """(B kv_heads, group T, D) -> (B T, heads, D), back from `_asking`."""
-    (b, t), d = part.own.shape, x.shape[2]
-    return x.view(b, kv, -1, t, d).permute(0, 3, 1, 2, 4).reshape(b * t, -1, d)
-
-
-def _back(parts: list[Tensor], pack: Pack) -> Tensor:
-    """What all parts say of their own tokens, as the N stand; 0 of the dummy."""
-    return torch.cat((*parts, torch.zeros_like(parts[0][:1]))).index_select(0, pack.back)
+def _room(n: int, like: Tensor) -> Tensor:
+    """(n + 1, D), of which the last row is 0 and the others are not set."""
+    out = like.new_empty(n + 1, like.shape[2])
+    out[n] = 0
+    return out
 
 
 class Attend(torch.autograd.Function):
@@ -167,41 +188,50 @@ class Attend(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, pack: Pack) -> Tensor:
-        kv, out, kept = k.shape[1], [], []
+    def _each(pack: Pack, asking: list[Tensor], asked: list[Tensor]) -> Iterator[list[Tensor]]:
+        """Of each part, the tensors as it has them: (B kv_heads, group T, D), and then (B kv_heads, S, D)."""
+        a = s = 0
         for part in pack.parts:
-            asking, asked = _asking(q, part, kv), _asked(k, part)
-            bias = part.bias.expand(len(asked), *part.bias.shape[1:])
-            scores = torch.baddbmm(bias, asking, asked.transpose(1, 2), alpha=q.shape[2] ** -0.5)
-            weights = torch.softmax(scores, -1, dtype=torch.float32).to(
-                q.dtype
-            )  # in bfloat16 it takes three times as long
-            out.append(_answered(torch.bmm(weights, _asked(v, part)), part, kv))
+            (b, t), (_, n) = part.asking, part.asked
+            yield [
+                *(x[a : a + b * t].view(b, t, -1) for x in asking),
+                *(x[s : s + b * n].view(b, n, -1) for x in asked),
+            ]
+            a, s = a + b * t, s + b * n
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, pack: Pack) -> Tensor:
+        kept, out = [], _room(len(pack.ask), q)
+        tensors = [_gathered(q, pack.ask), out], [_gathered(x, pack.see) for x in (k, v)]
+        for part, (asking, answer, keys, values) in zip(pack.parts, Attend._each(pack, *tensors), strict=True):
+            bias = part.bias.expand(len(keys), *part.bias.shape[1:])
+            scores = torch.baddbmm(bias, asking, keys.transpose(1, 2), alpha=q.shape[2] ** -0.5)
+            weights = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)  # in bfloat16 three times as slow
+            torch.bmm(weights, values, out=answer)
             kept.append(weights)
         ctx.save_for_backward(q, k, v, *kept)
         ctx.pack = pack
-        return _back(out, pack)
+        return _back(out, pack.said, q.shape[1])
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, *kept = ctx.saved_tensors
-        kv, d, pack = k.shape[1], q.shape[2], ctx.pack
-        sums = [torch.zeros(pack.shared + 1, kv, d) for _ in range(2)]  # of prompts; the last is the padding's
-        own: list[list[Tensor]] = [[], [], []]
-        for part, weights in zip(pack.parts, kept, strict=True):
-            (b, t), s = part.own.shape, part.seen.shape[1]
-            said = _asking(g, part, kv)
-            turned = torch.bmm(said, _asked(v, part).transpose(1, 2))
+        pack, kv = ctx.pack, k.shape[1]
+        of_q, of_k, of_v = _room(len(pack.ask), q), _room(len(pack.see), k), _room(len(pack.see), v)
+        asking = [*(_gathered(x, pack.ask) for x in (g, q)), of_q]
+        asked = [*(_gathered(x, pack.see) for x in (k, v)), of_k, of_v]
+        for weights, mine in zip(kept, Attend._each(pack, asking, asked), strict=True):
+            said, asks, to_q, keys, values, to_k, to_v = mine
+            turned = torch.bmm(said, values.transpose(1, 2))
             turned = torch._softmax_backward_data(turned, weights, -1, weights.dtype)
-            own[0].append(_answered(torch.bmm(turned, _asked(k, part)).mul_(d**-0.5), part, kv))
-            of_k = torch.bmm(turned.transpose(1, 2), _asking(q, part, kv)).mul_(d**-0.5)
-            for mine, total, x in zip(own[1:], sums, (of_k, torch.bmm(weights.transpose(1, 2), said)), strict=True):
-                x = x.view(b, kv, s, d).transpose(1, 2)
-                mine.append(x[:, s - t :].reshape(b * t, kv, d))
-                if s > t:
-                    places = part.seen[:, : s - t].clamp(max=pack.shared).flatten()
-                    total.index_add_(0, places, x[:, : s - t].reshape(-1, kv, d).float())
-        of_q, of_k, of_v = (_back(x, pack) for x in own)
-        for whole, total in zip((of_k, of_v), sums, strict=True):
-            whole[: pack.shared] += total[: pack.shared].to(whole.dtype)
-        return of_q, of_k, of_v, None
+            torch.bmm(turned, keys, out=to_q)
+            torch.bmm(turned.transpose(1, 2), asks, out=to_k)
+            torch.bmm(weights.transpose(1, 2), said, out=to_v)
+        for x in (of_q, of_k):
+            x.mul_(q.shape[2] ** -0.5)
+        grads = [_back(x, pack.own, kv) for x in (of_k, of_v)]
+        for whole, x in zip(grads, (of_k, of_v), strict=True):
+            total = torch.zeros(pack.shared * kv, x.shape[1])
+            total.index_add_(0, pack.whose, x.index_select(0, pack.before).float())
+            whole[: pack.shared] += total.view(pack.shared, kv, x.shape[1]).to(whole.dtype)
+        return _back(of_q, pack.said, q.shape[1]), *grads, None
