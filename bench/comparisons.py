@@ -37,6 +37,7 @@ from bench.works import (
 )  # fmt: skip
 from incentive.files import write_json
 from incentive.keys import environment
+from incentive.memory import sampled_in
 
 Figure = tuple[str, str, Callable[[Run], float | None]]  # its name, which way is better, its value in a run
 Choice = Callable[[Sweep], Setting | None]
@@ -279,7 +280,8 @@ def learned(run: Run, work: Work, length: int, rows: int, measured: Run) -> dict
 def bounds(plan: Plan, out: Result) -> None:
     """What a step must cost on this machine by multiply-adds and bytes moved, and our share of that, by phase.
 
-    The machine's speed is measured on large matrix products and on copies of 256 MiB. Counted for a step is what its
+    The machine's speed is measured on large matrix products, at whichever of MKL (torch.mm) and oneDNN is faster, and on
+    copies of 256 MiB. Counted for a step is what its
     own prompts and answers need, not their padding. The clocks within sampling and update are put there by the bench.
     """
     measured = machine(plan)
@@ -287,7 +289,7 @@ def bounds(plan: Plan, out: Result) -> None:
         raise SystemExit(f"the machine could not be measured: {measured['error']}")
     out.table("The machine, measured", [
         {"threads": measured["threads"], "float32 GFLOP/s": measured["float32"] / 1e9,
-         "bfloat16 GFLOP/s": measured["bfloat16"] / 1e9, "copies GB/s": measured["bandwidth"] / 1e9},
+         "by torch.mm": measured["float32 by torch.mm"] / 1e9, "bfloat16 GFLOP/s": measured["bfloat16"] / 1e9, "copies GB/s": measured["bandwidth"] / 1e9},
     ])  # fmt: skip
     shaped = [] if plan.quick else [work_of("4x8x128", model="qwen2.5-0.5b", rewards=COIN, rows=8)]
     for work in [*map(work_of, plan.works), *shaped]:
@@ -299,7 +301,7 @@ def bounds(plan: Plan, out: Result) -> None:
         counted = slice(1 if steps > 1 else 0, None)
         found = limits.phases(
             limits.shape_of(work.folder), measured, run["dtype"], run["rollouts"][counted], run["rows"][counted],
-            run["phases"][counted],
+            run["phases"][counted], sampled_in("auto", run["dtype"], 4 * limits.shape_of(work.folder).parameters),
         )  # fmt: skip
         whole, n = found[-1]["seconds"], len(run["rows"][counted])
         out.table(f"By phase: {work}; the learner in {run['dtype']}", [by_phase(p, whole, n) for p in found])

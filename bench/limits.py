@@ -1,7 +1,7 @@
 """What a phase of a step must cost: multiply-adds and bytes moved, hence a bound on its time on a measured machine.
 
-A multiply-add counts as two operations. Counted is what the algorithm cannot do without: matrix products, attention over
-the tokens that are there, weights read once a pass, keys and values read once a token, AdamW's state read and written.
+A multiply-add counts as two operations. Counted is what the algorithm cannot do without: matrix products, of a prompt
+that a group shares once, attention over the tokens that are there, weights read once a pass, keys and values read once a token, AdamW's state read and written.
 Left out are norms, activations, softmax, drawing, padding and copies: they are what the share of the bound pays for.
 The bound is the longer of operations over the speed of large matrix products and bytes over that of large copies.
 """
@@ -66,9 +66,15 @@ def shape_of(folder: Path) -> Shape:
     )  # fmt: skip
 
 
-def forward(s: Shape, lengths: Sequence[int], scored: int, width: int = 4) -> Cost:
-    """Rows of these lengths through the model, `scored` positions through the head; weights of `width` bytes."""
-    attended = sum(t * (t + 1) // 2 for t in lengths)  # pairs of a token and one that it sees: q k^T and its sum of v
+def forward(s: Shape, lengths: Sequence[int], scored: int, width: int = 4, before: Sequence[int] | None = None) -> Cost:
+    """Rows of these lengths through the model, `scored` positions through the head; weights of `width` bytes.
+
+    Args:
+        before: tokens that each row sees and that are computed elsewhere: a prompt that it shares; by default none.
+    """
+    seen = before or [0] * len(lengths)
+    # pairs of a token and one that it sees: q k^T and its sum of v
+    attended = sum(t * (t + 1) // 2 + t * p for t, p in zip(lengths, seen, strict=True))
     flops = 2 * s.matrices * sum(lengths) + 4 * s.q * s.layers * attended + 2 * s.head * scored
     return Cost(flops, width * (s.matrices + s.head))
 
@@ -78,12 +84,13 @@ def decode(s: Shape, prompts: Sequence[int], sampled: Sequence[int], width: int 
 
     Args:
         prompts, sampled: tokens of each sample's prompt, and of the sample.
+        width: bytes of a weight; keys and values are float32.
     """
     tokens = sum(n - 1 for n in sampled)
     seen = sum((n - 1) * p + (n - 1) * n // 2 for p, n in zip(prompts, sampled, strict=True))
     flops = 2 * (s.matrices + s.head) * tokens + 4 * s.q * s.layers * seen
     weights = (max(sampled) - 1) * (s.matrices + s.head)
-    return Cost(flops, width * (weights + 2 * s.kv * s.layers * seen))
+    return Cost(flops, width * weights + 4 * 2 * s.kv * s.layers * seen)
 
 
 def backward(done: Cost) -> Cost:
@@ -105,21 +112,22 @@ def bound(cost: Cost, machine: dict[str, Any], dtype: str) -> tuple[float, str]:
 
 def phases(
     s: Shape, machine: dict[str, Any], dtype: str, rollouts: Sequence[Rollout], rows: Sequence[dict[str, float]],
-    clocks: Sequence[dict[str, float]],
+    clocks: Sequence[dict[str, float]], sampling: str = "float32",
 ) -> list[Phase]:  # fmt: skip
     """The phases of some steps, summed: seconds measured, and for those that compute what they take at least.
 
     Args:
-        dtype: the learner's; sampling is float32.
+        dtype: of the learner's products.
         rows: what the product's metrics say of each step, `time/*`.
         clocks: seconds within `time/sample` and `time/update`, from the clocks of `bench/recipe.py`.
+        sampling: the dtype of the engine's products.
     """
-    width = 2 if dtype == "bfloat16" else 4
+    width, narrow = (2 if name == "bfloat16" else 4 for name in (dtype, sampling))
     cost = dict.fromkeys(("prefill", "decode", "log-probs", "forward", "backward", "optimizer"), NOTHING)
     for distinct, prompts, sampled in rollouts:
-        lengths = [p + n for p, n in zip(prompts, sampled, strict=True)]
-        once = forward(s, lengths, sum(sampled), width)
-        parts = (forward(s, distinct, len(distinct)), decode(s, prompts, sampled), once, once, backward(once))
+        once = forward(s, [*distinct, *sampled], sum(sampled), width, [*(0 for _ in distinct), *prompts])
+        prefill = forward(s, distinct, len(distinct), narrow)
+        parts = (prefill, decode(s, prompts, sampled, narrow), once, once, backward(once))
         for name, part in zip(cost, (*parts, optimizer(s)), strict=True):
             cost[name] += part
     took = {k: sum(r[f"time/{k}"] for r in rows) for k in ("step", "sample", "reward", "score", "update")}
@@ -133,7 +141,7 @@ def phases(
         if done:
             total = sum((cost[p] for p in done), NOTHING)
             # phases come one after the other: bounds add up
-            times = [bound(cost[p], machine, "float32" if p in ("prefill", "decode") else dtype) for p in done]
+            times = [bound(cost[p], machine, sampling if p in ("prefill", "decode") else dtype) for p in done]
             by = max(times)[1]
             phase |= {"flops": total.flops, "bytes": total.bytes, "bound": sum(t for t, _ in times), "by": by}
         found.append(phase)

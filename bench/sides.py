@@ -159,6 +159,11 @@ def machine(a: argparse.Namespace) -> dict[str, Any]:
         x = torch.randn(a.size, a.size).to(getattr(torch, name))
         y, out = x.clone(), torch.empty_like(x)
         found[name] = 2 * a.size**3 / fastest(lambda x=x, y=y, out=out: torch.mm(x, y, out=out))
+    found["float32 by torch.mm"] = found["float32"]
+    if torch.backends.mkldnn.is_available():  # torch.mm goes by MKL, whose float32 is slow on AMD
+        x = torch.randn(a.size, a.size)
+        by_onednn = fastest(lambda: torch.ops.mkldnn._linear_pointwise(x, x, None, "none", [], ""))
+        found["float32"] = max(found["float32"], 2 * a.size**3 / by_onednn)
     source = torch.ones(2**26)  # 256 MiB, beyond every cache
     target = torch.empty_like(source)
     found["bandwidth"] = 2 * source.nbytes / fastest(lambda: target.copy_(source))  # read and written

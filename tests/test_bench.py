@@ -84,6 +84,8 @@ def test_bounds_equal_flops_counted_by_hand() -> None:
     assert once.flops == 2 * 1152 * 5 + (6 + 3) * 2 * (16 + 16) + 2 * 800 * 4
     assert once.bytes == 4 * (1152 + 800)
     assert limits.forward(SHAPE, [3, 2], 4, width=2).bytes == once.bytes / 2
+    # after a prompt of 5 that stands elsewhere, a row of 3 sees 5 more thrice
+    assert limits.forward(SHAPE, [3], 0, before=[5]).flops == 2 * 1152 * 3 + (6 + 15) * 2 * (16 + 16)
     # samples of 3 and 1 tokens after prompts of 5 and 4: the second decodes nothing, the first sees 6, then 7
     grown = limits.decode(SHAPE, [5, 4], [3, 1])
     assert grown.flops == 2 * (2 * (1152 + 800)) + 13 * 2 * (16 + 16)

@@ -12,6 +12,11 @@ import torch
 from torch import Tensor
 
 from incentive.model.lean import Lean
+from incentive.model.packed import rounded
+
+WIDE = 16  # rows from which float32 products go by oneDNN: on AMD it is twice as fast as MKL, which torch.mm calls
+
+_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class TorchDecoder:
@@ -84,7 +89,7 @@ class CpuDecoder(TorchDecoder):
     def refresh(self) -> None:
         p = self.policy
         plain = lambda w: (w.detach() + (1 if p.gemma else 0)).float().numpy()  # noqa: E731  a norm's weight
-        matrix = lambda w: w.detach().to(p.dtype).T  # noqa: E731  (K, N), as `mm` takes it
+        matrix = lambda w: w.detach().to(p.dtype)  # noqa: E731
         none = np.empty(0, dtype=np.float32)
         self.layers: list[dict[str, Any]] = [
             {
@@ -103,50 +108,48 @@ class CpuDecoder(TorchDecoder):
         tokens = self.keys.shape[3]
         if self.rows < slots:
             widths = {
-                "x": c.hidden_size, "normed": c.hidden_size, "added": c.hidden_size, "mixed": p.heads * p.head_dim,
-                "qkv": (p.heads + 2 * p.kv_heads) * p.head_dim, "gate_up": 2 * c.intermediate_size,
-                "acted": c.intermediate_size, "logits": c.vocab_size,
+                "x": c.hidden_size, "normed": c.hidden_size, "mixed": p.heads * p.head_dim, "acted": c.intermediate_size
             }  # fmt: skip
             self.rows = slots
-            self.buffers = {name: torch.empty(slots, width) for name, width in widths.items()}
+            self.buffers = {name: torch.zeros(rounded(slots, 3), width) for name, width in widths.items()}
         if len(self.cos) < tokens:
             self.room = self.kernels.scratch(max(tokens, c.intermediate_size))
             cos, sin = p.rope(torch.arange(tokens))
             self.cos, self.sin = (x[:, 0].contiguous().numpy() for x in (cos, sin))
         self.cache = [(self.keys[n].numpy(), self.values[n].numpy()) for n in range(p.layers)]
 
-    def _times(self, x: Tensor, w: tuple[Tensor, Tensor | None], out: Tensor) -> None:
+    def _times(self, x: Tensor, w: tuple[Tensor, Tensor | None]) -> Tensor:
+        """(B, K) -> (B, N), float32."""
         matrix, bias = w
-        if matrix.dtype == torch.float32:
-            torch.mm(x, matrix, out=out)
+        if matrix.dtype != torch.float32:
+            out = torch.mm(x.to(matrix.dtype), matrix.T).float()
+        elif len(x) < WIDE or not _ONEDNN:
+            out = torch.mm(x, matrix.T)
         else:
-            out.copy_(torch.mm(x.to(matrix.dtype), matrix))
-        if bias is not None:
-            out += bias
+            out = torch.ops.mkldnn._linear_pointwise(x, matrix, None, "none", [], "")
+        return out if bias is None else out.add_(bias)
 
     def step(self, ids: np.ndarray, lengths: np.ndarray) -> Tensor:
         k, p, n, eps, room = self.kernels, self.policy, len(ids), self.eps, self.room
-        t = {name: x[:n] for name, x in self.buffers.items()}
-        a = {name: x.numpy() for name, x in t.items()}
-        torch.index_select(p.embed.detach(), 0, torch.from_numpy(ids), out=t["x"])
+        # of many rows a few more, so that products have few shapes; what is computed of those is never read
+        t = {name: x[: n if n < WIDE else rounded(n, 3)] for name, x in self.buffers.items()}
+        a = {name: x[:n].numpy() for name, x in self.buffers.items()}
+        times = lambda name, w: self._times(t[name], w)[:n]  # noqa: E731
+        torch.index_select(p.embed.detach(), 0, torch.from_numpy(ids), out=t["x"][:n])
         if p.gemma:
             t["x"] *= p.config.hidden_size**0.5
         k.norm(a["x"], self.layers[0]["norm1"], eps, a["normed"])
         for layer, (keys, values), after in zip(
             self.layers, self.cache, [*(layer["norm1"] for layer in self.layers[1:]), self.final_norm], strict=True
         ):
-            self._times(t["normed"], layer["qkv"], t["qkv"])
+            qkv = times("normed", layer["qkv"]).numpy()
             k.attend(
-                a["qkv"], self.cos, self.sin, layer["q_norm"], layer["k_norm"], eps, lengths, keys, values, a["mixed"], *room
+                qkv, self.cos, self.sin, layer["q_norm"], layer["k_norm"], eps, lengths, keys, values, a["mixed"], *room
             )  # fmt: skip
-            self._times(t["mixed"], layer["o"], t["added"])
-            k.add_norm(a["x"], a["added"], layer["norm2"], eps, a["normed"])
-            self._times(t["normed"], layer["gate_up"], t["gate_up"])
-            k.gate(a["gate_up"], p.gemma, a["acted"], *room)
-            self._times(t["acted"], layer["down"], t["added"])
-            k.add_norm(a["x"], a["added"], after, eps, a["normed"])
-        self._times(t["normed"], self.head, t["logits"])
-        return t["logits"]
+            k.add_norm(a["x"], times("mixed", layer["o"]).numpy(), layer["norm2"], eps, a["normed"])
+            k.gate(times("normed", layer["gate_up"]).numpy(), p.gemma, a["acted"], *room)
+            k.add_norm(a["x"], times("acted", layer["down"]).numpy(), after, eps, a["normed"])
+        return times("normed", self.head)
 
 
 def decoder(policy: Lean) -> TorchDecoder:

@@ -123,44 +123,50 @@ def pack(rows: Sequence[np.ndarray], prompts: Sequence[int], dtype: torch.dtype,
             at[i, p : len(rows[i])] = np.arange(len(rows[i]) - p) + first
     for i, row in enumerate(rows):
         at[i, len(row) :] = n
-    whole, group = rounded(n + 1, 4), heads // kv
+    whole = rounded(n + 1, 4)
     parts: list[Part] = []
-    ask: list[np.ndarray] = []
-    see: list[np.ndarray] = []
-    own: list[np.ndarray] = []  # whether each of `see` is in its own row
+    asks: list[np.ndarray] = []
+    sees: list[np.ndarray] = []
+    mine: list[np.ndarray] = []  # whether each of `sees` is in its own row
     for elsewhere in (False, True):  # the prompt
         waiting = sorted((s for s in spans if (s.before > 0) == elsewhere), key=lambda s: -s.many)
         while waiting:
             t = rounded(waiting[0].many, 3)
             b = max(1, TOGETHER // t)
-            mine, waiting = waiting[:b], waiting[b:]
-            p = rounded(max(s.before for s in mine), 3) if elsewhere else 0
-            mine += [_Span(n, 0)] * (b - len(mine))
-            said = _numbers([s.first for s in mine], [s.many for s in mine], t, n)
-            before = _numbers([s.prompt for s in mine], [s.before for s in mine], p, n)
-            bias = torch.full((t, p + t), float("-inf"), dtype=dtype).triu(1 + p).repeat(1, group, 1)
+            rows_of, waiting = waiting[:b], waiting[b:]
+            p = rounded(max(s.before for s in rows_of), 3) if elsewhere else 0
+            rows_of += [_Span(n, 0)] * (b - len(rows_of))
+            own = _numbers([s.first for s in rows_of], [s.many for s in rows_of], t, n)
+            before = _numbers([s.prompt for s in rows_of], [s.before for s in rows_of], p, n)
+            bias = torch.full((t, p + t), float("-inf"), dtype=dtype).triu(1 + p).repeat(1, heads // kv, 1)
             if p:
                 bias = bias.repeat(b * kv, 1, 1)
                 padded = torch.from_numpy(before == n).repeat_interleave(kv, 0)
                 bias[:, :, :p].masked_fill_(padded[:, None], float("-inf"))
-            parts.append(Part((b * kv, group * t), (b * kv, p + t), bias))
-            asking = said[:, None] * heads + np.arange(heads)[:, None]  # (B, heads, T)
-            seen = np.concatenate((before, said), 1)[:, None] * kv + np.arange(kv)[:, None]  # (B, kv_heads, S)
-            ask.append(asking.ravel())
-            see.append(seen.ravel())
-            own.append(np.broadcast_to(np.arange(p + t) >= p, seen.shape).ravel())
-    asks, sees, owns = (np.concatenate(x) for x in (ask, see, own))
-    said, mine = np.full(whole * heads, len(asks)), np.full(whole * kv, len(sees))
-    said[asks] = np.arange(len(asks))
-    said[n * heads :] = len(asks)
-    mine[sees[owns]] = np.flatnonzero(owns)
-    mine[n * kv :] = len(sees)
-    before = np.flatnonzero(~owns & (sees < n * kv))
-    dummies = np.zeros(whole - n, dtype=np.int64)
+            parts.append(Part((b * kv, heads // kv * t), (b * kv, p + t), bias))
+            seen = np.concatenate((before, own), 1)[:, None] * kv + np.arange(kv)[:, None]  # (B, kv_heads, S)
+            asks.append((own[:, None] * heads + np.arange(heads)[:, None]).ravel())  # (B, heads, T)
+            sees.append(seen.ravel())
+            mine.append(np.broadcast_to(np.arange(p + t) >= p, seen.shape).ravel())
+    ask, see, is_own = np.concatenate(asks), np.concatenate(sees), np.concatenate(mine)
+    others = np.flatnonzero(~is_own & (see < n * kv))
+    at_end = np.zeros(whole - n, dtype=np.int64)
+    turn = torch.from_numpy
     return Pack(
-        *(torch.from_numpy(np.concatenate((*x, dummies))) for x in (ids, places)), torch.from_numpy(at), n, parts,
-        *(torch.from_numpy(x) for x in (asks, sees, said, mine, before, sees[before])), shared,
+        ids=turn(np.concatenate((*ids, at_end))), places=turn(np.concatenate((*places, at_end))), at=turn(at), dummy=n,
+        parts=parts, ask=turn(ask), see=turn(see),
+        said=turn(_stands(ask, np.arange(len(ask)), n * heads, whole * heads)),
+        own=turn(_stands(see, np.flatnonzero(is_own), n * kv, whole * kv)),
+        before=turn(others), whose=turn(see[others]), shared=shared,
     )  # fmt: skip
+
+
+def _stands(which: np.ndarray, places: np.ndarray, real: int, n: int) -> np.ndarray:
+    """(n,): at which of the places in `which` each of the numbers below `real` stands; of the others its end."""
+    out = np.full(n, len(which))
+    out[which[places]] = places
+    out[real:] = len(which)
+    return out
 
 
 def _gathered(x: Tensor, which: Tensor) -> Tensor:
@@ -234,4 +240,4 @@ class Attend(torch.autograd.Function):
             total = torch.zeros(pack.shared * kv, x.shape[1])
             total.index_add_(0, pack.whose, x.index_select(0, pack.before).float())
             whole[: pack.shared] += total.view(pack.shared, kv, x.shape[1]).to(whole.dtype)
-        return _back(of_q, pack.said, q.shape[1]), *grads, None
+        return _back(of_q, pack.said, q.shape[1]), grads[0], grads[1], None
