@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +149,15 @@ def _clean(value: Any, bad: dict[str, str], at: str = "") -> Any:
 def dumps(value: Any, indent: int | None = None) -> str:
     """Strict JSON in the order given. JSON has no NaN: a number that is not finite is null, and a dict then says which
     it was, `"nonfinite": {"loss": "nan"}`, so that it cannot pass for a value that was not measured."""
-    bad: dict[str, str] = {}
-    plain = _clean(value, bad)
-    if bad and isinstance(plain, dict):
-        plain["nonfinite"] = bad
-    return json.dumps(plain, ensure_ascii=False, allow_nan=False, indent=indent)
+    write = partial(json.dumps, ensure_ascii=False, allow_nan=False, indent=indent)
+    try:
+        return write(value)  # plain data of finite numbers, as a rollout's thousands are: many times faster
+    except (TypeError, ValueError):
+        bad: dict[str, str] = {}
+        plain = _clean(value, bad)
+        if bad and isinstance(plain, dict):
+            plain["nonfinite"] = bad
+        return write(plain)
 
 
 def write_json(path: Path, value: Any) -> None:
