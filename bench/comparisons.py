@@ -305,6 +305,14 @@ def bounds(plan: Plan, out: Result) -> None:
         )  # fmt: skip
         whole, n = found[-1]["seconds"], len(run["rows"][counted])
         out.table(f"By phase: {work}; the learner in {run['dtype']}", [by_phase(p, whole, n) for p in found])
+    one = side("profile", "profile", threads=1, rows=256)
+    rows = [
+        {"of": of, "work": kind, "seconds": seconds, "share": seconds / sum(told.values())}
+        for of, told in one.get("profile", {}).items() for kind, seconds in told.items()
+    ]  # fmt: skip
+    out.table(
+        "Where one thread's time goes: base-mini, 32 x 8, at most 96 tokens", rows or [{"failed": one.get("error")}]
+    )
 
 
 def by_phase(p: limits.Phase, whole: float, n: int) -> dict[str, Any]:

@@ -28,6 +28,21 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+REST = "Python, calls and the rest"
+UPDATE = {  # kinds of work, and what torch's profiler names
+    "products of all tokens": ("mm", "addmm"),
+    "products of attention": ("bmm", "baddbmm"),
+    "softmax": ("_softmax", "_softmax_backward_data"),
+    "gate, norms, rotation, log-probs (compiled)": ("Gate", "AddNorm", "Turn", "_TokenLogp"),
+    "gathering, copies, casts": ("copy_", "index_select", "cat", "index_add_", "mul_", "mul", "add_", "fill_", "index", "masked_fill_"),
+}  # fmt: skip
+SAMPLING = {  # and what Python's does
+    "products of all tokens": ("torch.mm", "_linear_pointwise", "_nn.linear"),
+    "attention over the cache (compiled)": ("attend",),
+    "gate and norms (compiled)": ("gate", "add_norm", "norm"),
+    "drawing (compiled)": ("draw",),
+}
+
 
 def make(a: argparse.Namespace) -> dict[str, Any]:
     """A checkpoint of that shape, random weights, with the tokenizer of base-mini: ids beyond it decode to nothing."""
@@ -107,6 +122,73 @@ def learn(a: argparse.Namespace) -> dict[str, Any]:
     return {"seconds": seconds[1:], "dtype": dtype, "masked": int(mask.sum()) * a.rows}
 
 
+def profile(a: argparse.Namespace) -> dict[str, Any]:
+    """Where one thread's time goes in updates, by torch's profiler, and in sampling, by Python's: seconds by kind of work.
+
+    A step's samples are made by the engine from made-up prompts, and then learnt from. One thread alone, so that what a
+    lane does is told from what two lanes cost each other.
+    """
+    import cProfile
+    import pstats
+    from functools import partial
+
+    import numpy as np
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as watched
+
+    from incentive import engine
+    from incentive.algo import loss
+    from incentive.algo.weights import token_mean
+    from incentive.config import Engine, Optim
+    from incentive.config import Learner as Config
+    from incentive.learner import Learner
+    from incentive.model.checkpoint import fastest_dtype, load_policy, resolve
+    from incentive.records import Example, Request, hash64
+
+    dtype, folder, rng = fastest_dtype(), resolve(a.model), np.random.default_rng(a.seed)
+    policy, tokenizer = load_policy(folder, dtype)
+    own, learner = engine.local(policy, tokenizer, folder, Engine()), Learner(policy, Optim(), Config(dtype=dtype), 99)
+    told: dict[str, dict[str, float]] = {}
+    for warm in (True, True, False):
+        prompts = [rng.integers(2, len(tokenizer), rng.integers(14, 20)) for _ in range(a.rows // a.group)]
+        asked = [
+            Request(str(i), ids, tuple(hash64(a.seed, i, j) for j in range(a.group)), a.limit)
+            for i, ids in enumerate(prompts)
+        ]
+        calls = cProfile.Profile()
+        began = time.perf_counter()
+        samples = calls.runcall(list, own.sample(asked))
+        took, found = time.perf_counter() - began, dict.fromkeys(SAMPLING, 0.0)
+        for (file, _, name), (_, _, mine, *_) in pstats.Stats(calls).stats.items():  # type: ignore[attr-defined]
+            for kind, names in SAMPLING.items():
+                if any(n in name if file == "~" else n == name and file.endswith("kernels.py") for n in names):
+                    found[kind] += mine
+        told["sampling"] = {**found, REST: took - sum(found.values())}
+        rows = []
+        for s in samples:
+            ids, mask = (
+                np.concatenate([s.prompt_ids, s.ids]),
+                np.arange(len(s.prompt_ids) + len(s.ids)) >= len(s.prompt_ids),
+            )
+            gain, logp = (np.where(mask, x, 0).astype(np.float32) for x in (rng.normal(), -1))
+            rows.append(Example(ids=ids, mask=mask, advantage=gain, sampler_logp=logp, ref_logp=logp))
+        update = partial(learner.step, token_mean(rows), partial(loss.policy, epsilon=0.2, beta=0.03), entropy=True)
+        if warm:
+            update()
+            continue
+        began = time.perf_counter()
+        with watched(activities=[ProfilerActivity.CPU]) as seen:
+            update()
+        took, found = time.perf_counter() - began, dict.fromkeys(UPDATE, 0.0)
+        for row in seen.key_averages():
+            for kind, names in UPDATE.items():
+                if row.key.removesuffix("Backward").removeprefix("aten::") in names:
+                    found[kind] += row.self_cpu_time_total / 1e6
+        told["an update"] = {**found, REST: took - sum(found.values())}
+    own.close()
+    return {"profile": told}
+
+
 def logp(a: argparse.Namespace) -> dict[str, Any]:
     """Log-probs with their gradients, in chunks or plainly: what they add to the memory, and their values.
 
@@ -172,7 +254,7 @@ def machine(a: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("side", choices=["make", "sample", "learn", "logp", "machine"])
+    p.add_argument("side", choices=["make", "sample", "learn", "logp", "machine", "profile"])
     p.add_argument("--model", default="base-mini")
     p.add_argument("--out")
     p.add_argument("--prompts")
@@ -188,7 +270,8 @@ def main() -> None:
     from incentive.recipes import settle
 
     settle(a.threads)
-    print(json.dumps({"make": make, "sample": sample, "learn": learn, "logp": logp, "machine": machine}[a.side](a)))
+    sides = {"make": make, "sample": sample, "learn": learn, "logp": logp, "machine": machine, "profile": profile}
+    print(json.dumps(sides[a.side](a)))
 
 
 if __name__ == "__main__":
