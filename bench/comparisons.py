@@ -24,6 +24,7 @@ from bench.works import (
     Sweep,
     Work,
     best,
+    largest,
     leanest,
     machine,
     ours,
@@ -190,15 +191,17 @@ def reached(seconds: Sequence[float], reward: Sequence[float], goal: float) -> f
 
 
 def memory(plan: Plan, out: Result) -> None:
-    """Peak memory of GRPO steps, beside TRL at an equal micro-batch and at its leanest setting.
+    """Peak memory of GRPO steps, beside TRL at equal micro-batches and at its leanest setting.
 
-    Proportional set size, summed over all processes of a side, looked at every 0.1 s over three updates. At the equal
-    micro-batch ours holds as many rows of full length as TRL's; at TRL's leanest ours is as `incentive run` sets it.
+    Proportional set size, summed over all processes of a side, looked at every 0.1 s over three updates. At an equal
+    micro-batch, that of TRL's fastest setting and the largest one tried, ours holds as many rows of full length as TRL's;
+    at TRL's leanest ours is as `incentive run` sets it.
     """
     for work in map(work_of, plan.works):
         tried = swept(work, plan, out)
-        rows = replace(work, rows=found.micro if (found := best(tried)) else 32)
-        for label, own, choose in (("equal micro-batch", rows, best), ("TRL at its leanest", work, leanest)):
+        sizes: dict[int, Choice] = {found.micro: choose for choose in (largest, best) if (found := choose(tried))}
+        equal = [(f"equal micro-batch of {n}", replace(work, rows=n), choose) for n, choose in sorted(sizes.items())]
+        for label, own, choose in (*equal, ("TRL at its leanest", work, leanest)):
             setting = f"micro-batch {own.rows} rows" if own.rows else "as `incentive run`"
             mine = partial(ours, own, plan, 3, watch=True)
             sides: Sides = {"ours": (setting, mine), "TRL": theirs(work, plan, 3, tried, choose, watch=True)}

@@ -237,6 +237,12 @@ def best(tried: Sweep) -> Setting | None:
     return tried[min(done)[1]][0] if done else None
 
 
+def largest(tried: Sweep) -> Setting | None:
+    """The fastest of those with the largest micro-batch."""
+    most = max((setting.micro for setting, run in tried if "error" not in run), default=0)
+    return best([(setting, run) for setting, run in tried if setting.micro == most])
+
+
 def leanest(tried: Sweep) -> Setting | None:
     """The setting that took least memory."""
     done = [(run["peak_mib"], n) for n, (_, run) in enumerate(tried) if "error" not in run]
