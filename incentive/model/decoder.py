@@ -137,7 +137,7 @@ class CpuDecoder(TorchDecoder):
         times = lambda name, w: self._times(t[name], w)[:n]  # noqa: E731
         torch.index_select(p.embed.detach(), 0, torch.from_numpy(ids), out=t["x"][:n])
         if p.gemma:
-            t["x"] *= p.config.hidden_size**0.5
+            t["x"][:n] *= p.config.hidden_size**0.5
         k.norm(a["x"], self.layers[0]["norm1"], eps, a["normed"])
         for layer, (keys, values), after in zip(
             self.layers, self.cache, [*(layer["norm1"] for layer in self.layers[1:]), self.final_norm], strict=True
