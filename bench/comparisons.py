@@ -284,15 +284,16 @@ def bounds(plan: Plan, out: Result) -> None:
     """What a step must cost on this machine by multiply-adds and bytes moved, and our share of that, by phase.
 
     The machine's speed is measured on large matrix products, at whichever of MKL (torch.mm) and oneDNN is faster, and on
-    copies of 256 MiB. Counted for a step is what its
-    own prompts and answers need, not their padding. The clocks within sampling and update are put there by the bench.
+    copies of 256 MiB. Counted for a step is what its own prompts and answers need, not their padding. The clocks within
+    sampling and update are put there by the bench.
     """
     measured = machine(plan)
     if "error" in measured:
         raise SystemExit(f"the machine could not be measured: {measured['error']}")
     out.table("The machine, measured", [
         {"threads": measured["threads"], "float32 GFLOP/s": measured["float32"] / 1e9,
-         "by torch.mm": measured["float32 by torch.mm"] / 1e9, "bfloat16 GFLOP/s": measured["bfloat16"] / 1e9, "copies GB/s": measured["bandwidth"] / 1e9},
+         "by torch.mm": measured["float32 by torch.mm"] / 1e9, "bfloat16 GFLOP/s": measured["bfloat16"] / 1e9,
+         "copies GB/s": measured["bandwidth"] / 1e9},
     ])  # fmt: skip
     shaped = [] if plan.quick else [work_of("4x8x128", model="qwen2.5-0.5b", rewards=COIN, rows=8)]
     for work in [*map(work_of, plan.works), *shaped]:

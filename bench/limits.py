@@ -1,7 +1,8 @@
 """What a phase of a step must cost: multiply-adds and bytes moved, hence a bound on its time on a measured machine.
 
-A multiply-add counts as two operations. Counted is what the algorithm cannot do without: matrix products, of a prompt
-that a group shares once, attention over the tokens that are there, weights read once a pass, keys and values read once a token, AdamW's state read and written.
+A multiply-add counts as two operations. Counted is what the algorithm cannot do without: matrix products (once of a
+prompt that a group shares), attention over the tokens that are there, weights read once a pass, keys and values read once
+a token, AdamW's state read and written.
 Left out are norms, activations, softmax, drawing, padding and copies: they are what the share of the bound pays for.
 The bound is the longer of operations over the speed of large matrix products and bytes over that of large copies.
 """

@@ -64,6 +64,27 @@ def make(a: argparse.Namespace) -> dict[str, Any]:
     return {"parameters": sum(p.numel() for p in model.parameters())}
 
 
+def requests(a: argparse.Namespace, prompts: list[Any], number: int) -> list[Any]:
+    """What the engine is asked for in one round: `group` samples of each prompt's ids, with seeds of their own."""
+    from incentive.records import Request, hash64
+
+    return [
+        Request(str(i), ids, tuple(hash64(a.seed, number, i, j) for j in range(a.group)), a.limit)
+        for i, ids in enumerate(prompts)
+    ]
+
+
+def made_up(ids: Any, prompt: int, rng: Any) -> Any:
+    """A row to learn from, of which so many tokens are prompt: one advantage, and log-probs of -1."""
+    import numpy as np
+
+    from incentive.records import Example
+
+    mask, logp = np.arange(len(ids)) >= prompt, np.full(len(ids), -1, dtype=np.float32)
+    gain = np.where(mask, rng.normal(), 0).astype(np.float32)
+    return Example(ids=ids, mask=mask, advantage=gain, sampler_logp=logp, ref_logp=logp)
+
+
 def sample(a: argparse.Namespace) -> dict[str, Any]:
     """The local engine on the given prompts; the first round is for warming up and is not counted."""
     import numpy as np
@@ -71,7 +92,6 @@ def sample(a: argparse.Namespace) -> dict[str, Any]:
     from incentive import engine
     from incentive.config import Engine
     from incentive.model.checkpoint import load_policy, resolve
-    from incentive.records import Request, hash64
 
     folder = resolve(a.model)
     policy, tokenizer = load_policy(folder)
@@ -79,10 +99,7 @@ def sample(a: argparse.Namespace) -> dict[str, Any]:
     prompts = [np.asarray(json.loads(line)["ids"]) for line in Path(a.prompts).read_text().splitlines()]
     seconds, tokens = [], []
     for number in range(a.rounds + 1):
-        asked = [
-            Request(str(i), ids, tuple(hash64(a.seed, number, i, j) for j in range(a.group)), a.limit)
-            for i, ids in enumerate(prompts)
-        ]
+        asked = requests(a, prompts, number)
         began = time.monotonic()
         count = sum(len(s.ids) for s in own.sample(asked))
         seconds.append(time.monotonic() - began)
@@ -103,30 +120,25 @@ def learn(a: argparse.Namespace) -> dict[str, Any]:
     from incentive.config import Optim
     from incentive.learner import Learner
     from incentive.model.checkpoint import fastest_dtype, load_policy
-    from incentive.records import Example
 
     dtype = fastest_dtype() if a.precision == "auto" else a.precision
     policy, tokenizer = load_policy(a.model, dtype)
     learner = Learner(policy, Optim(), Config(dtype=dtype), a.rounds + 1)
-    rng, mask = np.random.default_rng(a.seed), np.arange(a.length) >= a.length // 5
-    rows = []
-    for _ in range(a.rows):
-        ids, logp = rng.integers(2, len(tokenizer), a.length), np.full(a.length, -1, dtype=np.float32)
-        gain = np.where(mask, rng.normal(), 0).astype(np.float32)
-        rows.append(Example(ids=ids, mask=mask, advantage=gain, sampler_logp=logp, ref_logp=logp))
+    rng, prompt = np.random.default_rng(a.seed), a.length // 5
+    rows = [made_up(rng.integers(2, len(tokenizer), a.length), prompt, rng) for _ in range(a.rows)]
     batch, seconds = token_mean(rows), []
     for _ in range(a.rounds + 1):
         began = time.monotonic()
         learner.step(batch, partial(loss.policy, epsilon=0.2, beta=0.03), entropy=True)
         seconds.append(time.monotonic() - began)
-    return {"seconds": seconds[1:], "dtype": dtype, "masked": int(mask.sum()) * a.rows}
+    return {"seconds": seconds[1:], "dtype": dtype, "masked": (a.length - prompt) * a.rows}
 
 
 def profile(a: argparse.Namespace) -> dict[str, Any]:
-    """Where one thread's time goes in updates, by torch's profiler, and in sampling, by Python's: seconds by kind of work.
+    """Where one thread's time goes in sampling, by Python's profiler, and in an update, by torch's: seconds by kind of work.
 
-    A step's samples are made by the engine from made-up prompts, and then learnt from. One thread alone, so that what a
-    lane does is told from what two lanes cost each other.
+    The engine samples from made-up prompts, and the learner learns from that; two such steps warm up. One thread alone, so
+    that what a lane does is told from what two lanes cost each other.
     """
     import cProfile
     import pstats
@@ -143,50 +155,43 @@ def profile(a: argparse.Namespace) -> dict[str, Any]:
     from incentive.config import Learner as Config
     from incentive.learner import Learner
     from incentive.model.checkpoint import fastest_dtype, load_policy, resolve
-    from incentive.records import Example, Request, hash64
 
     dtype, folder, rng = fastest_dtype(), resolve(a.model), np.random.default_rng(a.seed)
     policy, tokenizer = load_policy(folder, dtype)
     own, learner = engine.local(policy, tokenizer, folder, Engine()), Learner(policy, Optim(), Config(dtype=dtype), 99)
-    told: dict[str, dict[str, float]] = {}
-    for warm in (True, True, False):
+
+    def sampled(number: int) -> list[Any]:
         prompts = [rng.integers(2, len(tokenizer), rng.integers(14, 20)) for _ in range(a.rows // a.group)]
-        asked = [
-            Request(str(i), ids, tuple(hash64(a.seed, i, j) for j in range(a.group)), a.limit)
-            for i, ids in enumerate(prompts)
-        ]
-        calls = cProfile.Profile()
-        began = time.perf_counter()
-        samples = calls.runcall(list, own.sample(asked))
-        took, found = time.perf_counter() - began, dict.fromkeys(SAMPLING, 0.0)
-        for (file, _, name), (_, _, mine, *_) in pstats.Stats(calls).stats.items():  # type: ignore[attr-defined]
-            for kind, names in SAMPLING.items():
-                if any(n in name if file == "~" else n == name and file.endswith("kernels.py") for n in names):
-                    found[kind] += mine
-        told["sampling"] = {**found, REST: took - sum(found.values())}
-        rows = []
-        for s in samples:
-            ids, mask = (
-                np.concatenate([s.prompt_ids, s.ids]),
-                np.arange(len(s.prompt_ids) + len(s.ids)) >= len(s.prompt_ids),
-            )
-            gain, logp = (np.where(mask, x, 0).astype(np.float32) for x in (rng.normal(), -1))
-            rows.append(Example(ids=ids, mask=mask, advantage=gain, sampler_logp=logp, ref_logp=logp))
-        update = partial(learner.step, token_mean(rows), partial(loss.policy, epsilon=0.2, beta=0.03), entropy=True)
-        if warm:
-            update()
-            continue
-        began = time.perf_counter()
-        with watched(activities=[ProfilerActivity.CPU]) as seen:
-            update()
-        took, found = time.perf_counter() - began, dict.fromkeys(UPDATE, 0.0)
-        for row in seen.key_averages():
-            for kind, names in UPDATE.items():
-                if row.key.removesuffix("Backward").removeprefix("aten::") in names:
-                    found[kind] += row.self_cpu_time_total / 1e6
-        told["an update"] = {**found, REST: took - sum(found.values())}
+        return list(own.sample(requests(a, prompts, number)))
+
+    def learnt(samples: list[Any]) -> None:
+        rows = [made_up(np.concatenate([s.prompt_ids, s.ids]), len(s.prompt_ids), rng) for s in samples]
+        learner.step(token_mean(rows), partial(loss.policy, epsilon=0.2, beta=0.03), entropy=True)
+
+    for number in range(2):
+        learnt(sampled(number))
+    calls, began = cProfile.Profile(), time.perf_counter()
+    samples = calls.runcall(sampled, 2)
+    half = time.perf_counter()
+    with watched(activities=[ProfilerActivity.CPU]) as seen:
+        learnt(samples)
+        ended = time.perf_counter()
     own.close()
-    return {"profile": told}
+    sampling, update = dict.fromkeys(SAMPLING, 0.0), dict.fromkeys(UPDATE, 0.0)
+    for (file, _, name), (_, _, seconds, *_) in pstats.Stats(calls).stats.items():  # type: ignore[attr-defined]
+        for kind, names in SAMPLING.items():
+            if any(n in name if file == "~" else n == name and file.endswith("kernels.py") for n in names):
+                sampling[kind] += seconds
+    for row in seen.key_averages():
+        for kind, names in UPDATE.items():
+            if row.key.removesuffix("Backward").removeprefix("aten::") in names:
+                update[kind] += row.self_cpu_time_total / 1e6
+    return {
+        "profile": {
+            "sampling": {**sampling, REST: half - began - sum(sampling.values())},
+            "an update": {**update, REST: ended - half - sum(update.values())},
+        }
+    }
 
 
 def logp(a: argparse.Namespace) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Rows without padding, and a prompt that several rows begin with computed once: what the learner computes on a CPU.
 
 All tokens of a micro-batch stand after each other, N of them, so that neither the products nor what lies between them see
-padding. Rows attend in parts of like length; there alone they are padded. The last of the N is a dummy that padding
-points to and nothing reads.
+padding. Rows attend in parts of like length; there alone they are padded. The last of the N are dummies that nothing reads;
+padding points to the first of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TOGETHER = 512  # tokens that attend together, or one row
 
 
 def rounded(n: int, bits: int) -> int:
-    """n or a little more: a number of which but the first `bits` binary digits are zero, and a multiple of 8.
+    """The next number from n on whose binary digits behind the first `bits` are zero, and that is a multiple of 8.
 
     oneDNN compiles a product for its shape, which takes about as long as a small product, and keeps the last shapes.
     """
