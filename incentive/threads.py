@@ -19,11 +19,15 @@ from incentive.memory import SMALL
 T = TypeVar("T")
 
 
+def small(policy: torch.nn.Module) -> bool:
+    """Whether it is on a CPU and its products are too small for threads to share."""
+    parameters = list(policy.parameters())
+    return sum(p.nbytes for p in parameters) <= SMALL and parameters[0].device.type == "cpu"
+
+
 def lanes(policy: torch.nn.Module) -> int:
     """How many parts are worked on beside each other: a thread each for a small model on a CPU, else one for all."""
-    parameters = list(policy.parameters())
-    small = sum(p.nbytes for p in parameters) <= SMALL and parameters[0].device.type == "cpu"
-    return torch.get_num_threads() if small else 1
+    return torch.get_num_threads() if small(policy) else 1
 
 
 def merged(loops: Sequence[Generator[T, None, None]]) -> Iterator[T]:

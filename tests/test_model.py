@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,6 +26,7 @@ from transformers import (
 
 from incentive.model import logp as logp_module
 from incentive.model.checkpoint import CheckpointError, load_policy, save_policy, stop_ids
+from incentive.model.decoder import LargeDecoder, SmallDecoder
 from incentive.model.lean import Lean
 from incentive.model.logp import token_logp
 from incentive.model.plain import Plain
@@ -124,6 +126,48 @@ def test_decode_over_the_cache_equals_the_full_forward(name: str, tmp_path: Path
             got = policy.decode(ids[rows, lengths], lengths, keys, values)
             torch.testing.assert_close(got, want[rows, lengths], atol=1e-4, rtol=1e-4)
             lengths += 1
+
+
+@pytest.mark.parametrize("kind", [SmallDecoder, LargeDecoder])
+@pytest.mark.parametrize("name", LEAN)
+def test_a_cpu_decoder_equals_the_full_forward(name: str, kind: type, tmp_path: Path, tiny_model: Path) -> None:
+    """Rows that begin as others' prompts, of many lengths, over a vector's width; rows that move; a cache that was used."""
+    policy = load_policy(write(LEAN[name], tmp_path, tiny_model))[0]
+    assert isinstance(policy, Lean)
+    ids, of = some_ids(6, 50), torch.arange(13) % 6
+    lengths = np.array([3 + 2 * int(n) for n in of])
+    want = logits_of(policy, ids)
+    decoder = kind(policy)
+    decoder.reserve(13, 51)
+    with torch.inference_mode():
+        decoder.keys.normal_()
+        decoder.values.normal_()
+        _, keys, values = policy.prefill(ids[:, :14])
+        decoder.put(0, keys, values, of)
+        for _ in range(20):
+            got = decoder.step(ids[of, lengths].numpy(), lengths)
+            torch.testing.assert_close(got, want[of, lengths], atol=1e-4, rtol=1e-4)
+            lengths += 1
+        to, frm = np.array([1, 4]), np.array([12, 11])
+        decoder.move(to, frm, int(lengths.max()) + 1)
+        of[to], lengths[to] = of[frm], lengths[frm]
+        for _ in range(9):
+            got = decoder.step(ids[of[:11], lengths[:11]].numpy(), lengths[:11])
+            torch.testing.assert_close(got, want[of[:11], lengths[:11]], atol=1e-4, rtol=1e-4)
+            lengths += 1
+
+
+def test_what_a_small_model_says_of_a_row_does_not_depend_on_its_batch(tmp_path: Path, tiny_model: Path) -> None:
+    policy = load_policy(write(LEAN["llama"], tmp_path, tiny_model))[0]
+    ids, lengths = some_ids(13, 30), np.arange(13) + 4
+    decoder = SmallDecoder(policy)
+    decoder.reserve(13, 30)
+    with torch.inference_mode():
+        _, keys, values = policy.prefill(ids)
+        decoder.put(0, keys, values, torch.arange(13))
+        all_of_them = decoder.step(ids[:, 16].numpy(), lengths)
+        for n in (1, 2, 5, 8):
+            assert torch.equal(decoder.step(ids[:n, 16].numpy(), lengths[:n]), all_of_them[:n])
 
 
 def test_bfloat16_forward_is_near(tmp_path: Path, tiny_model: Path) -> None:

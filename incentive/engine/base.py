@@ -65,8 +65,8 @@ def draw(logits: Tensor, u: np.ndarray, temperature: float, top_p: float, top_k:
         from incentive.model import kernels
 
         ids, found = np.empty(len(u), dtype=np.int64), np.empty(len(u), dtype=np.float32)
-        room = kernels.scratch(logits.shape[1])
-        kernels.draw(logits.numpy(), u, np.float32(temperature), top_p, ids, found, *room)
+        room = np.empty(logits.shape[1], dtype=np.float32)
+        kernels.draw(logits.numpy(), u, np.float32(temperature), top_p, ids, found, room)
         return ids, found
     logp = torch.log_softmax(logits if temperature in (0.0, 1.0) else logits / temperature, dim=-1)
     if temperature == 0.0:

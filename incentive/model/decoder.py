@@ -12,11 +12,7 @@ import torch
 from torch import Tensor
 
 from incentive.model.lean import Lean
-from incentive.model.packed import rounded
-
-WIDE = 16  # rows from which float32 products go by oneDNN: on AMD it is twice as fast as MKL, which torch.mm calls
-
-_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+from incentive.threads import small
 
 
 class TorchDecoder:
@@ -72,86 +68,139 @@ class CpuDecoder(TorchDecoder):
     """
 
     def __init__(self, policy: Lean):
-        from incentive.model import kernels
+        from incentive.model import kernels, vectors
 
         super().__init__(policy)
-        self.kernels, self.eps = kernels, np.float32(policy.eps)
+        self.kernels, self.vectors, self.eps = kernels, vectors, np.float32(policy.eps)
         self.room: tuple[np.ndarray, ...] = ()
         self.cos = self.sin = np.empty((0, 0), dtype=np.float32)
         self.buffers: dict[str, Tensor] = {}
         self.rows = 0
         self.refresh()
 
-    @property
-    def cache_dtype(self) -> torch.dtype:
-        return torch.float32
-
     def refresh(self) -> None:
         p = self.policy
         plain = lambda w: (w.detach() + (1 if p.gemma else 0)).float().numpy()  # noqa: E731  a norm's weight
-        matrix = lambda w: w.detach().to(p.dtype)  # noqa: E731
         none = np.empty(0, dtype=np.float32)
-        self.layers: list[dict[str, Any]] = [
-            {
-                "norm1": plain(b["norm1"]), "norm2": plain(b["norm2"]),
-                "q_norm": plain(b["q_norm"]) if p.qk_norm else none, "k_norm": plain(b["k_norm"]) if p.qk_norm else none,
-                **{name: (matrix(b[name]), b[f"{name}_bias"].detach() if f"{name}_bias" in b else None)
-                   for name in ("qkv", "o", "gate_up", "down")},
-            }
+        self.norms = [
+            {name: plain(b[name]) if name in b else none for name in ("norm1", "norm2", "q_norm", "k_norm")}
             for b in p.blocks
-        ]  # fmt: skip
-        self.final_norm, self.head = plain(p.final_norm), (matrix(p.unembed), None)
+        ]
+        self.final_norm = plain(p.final_norm)
 
     def reserve(self, slots: int, tokens: int) -> None:
-        super().reserve(slots, tokens)
-        p, c = self.policy, self.policy.config
-        tokens = self.keys.shape[3]
+        p, c, vectors = self.policy, self.policy.config, self.vectors
+        if self.keys.shape[1] < slots or self.values.shape[3] < tokens:
+            shape = (p.layers, slots, p.kv_heads, vectors.whole(tokens))
+            self.keys = torch.zeros(*shape[:3], shape[3] // vectors.W, p.head_dim, vectors.W)
+            self.values = torch.zeros(*shape, vectors.whole(p.head_dim))
+        tokens = self.values.shape[3]
         if self.rows < slots:
-            widths = {
-                "x": c.hidden_size, "normed": c.hidden_size, "mixed": p.heads * p.head_dim, "acted": c.intermediate_size
-            }  # fmt: skip
             self.rows = slots
-            self.buffers = {name: torch.zeros(rounded(slots, 3), width) for name, width in widths.items()}
+            self.buffers = {name: torch.zeros(slots, width) for name, width in self._widths().items()}
         if len(self.cos) < tokens:
-            self.room = self.kernels.scratch(max(tokens, c.intermediate_size))
+            group = p.heads // p.kv_heads
+            f = lambda *shape: np.empty(shape, dtype=np.float32)  # noqa: E731
+            self.room = f(group, tokens), f(group, vectors.whole(p.head_dim)), f(group)
+            self.gate = f(c.intermediate_size)
             cos, sin = p.rope(torch.arange(tokens))
             self.cos, self.sin = (x[:, 0].contiguous().numpy() for x in (cos, sin))
-        self.cache = [(self.keys[n].numpy(), self.values[n].numpy()) for n in range(p.layers)]
+
+    def _widths(self) -> dict[str, int]:
+        """Of what a step writes into rows that stay."""
+        p, c = self.policy, self.policy.config
+        return {"x": c.hidden_size, "normed": c.hidden_size, "mixed": p.heads * p.head_dim, "acted": c.intermediate_size}
+
+    def put(self, first: int, keys: Tensor, values: Tensor, of: Tensor) -> None:
+        to, tokens = slice(first, first + len(of)), keys.shape[3]
+        self.values[:, to, :, :tokens, : values.shape[4]] = values[:, of].float()
+        turned = self.vectors.columns(keys.float())  # (layers, P, kv_heads, T/W, D, W)
+        self.keys[:, to, :, : turned.shape[3]] = turned[:, of]
+
+    def move(self, to: np.ndarray, frm: np.ndarray, used: int) -> None:
+        a, b = torch.from_numpy(to), torch.from_numpy(frm)
+        for x, n in ((self.keys, self.vectors.whole(used) // self.vectors.W), (self.values, used)):
+            x[:, a, :, :n] = x[:, b, :, :n]
+
+
+class LargeDecoder(CpuDecoder):
+    """All threads share each product, in the policy's dtype; what lies between runs on one."""
+
+    def refresh(self) -> None:
+        super().refresh()
+        p = self.policy
+        matrix = lambda w: w.detach().to(p.dtype)  # noqa: E731
+        self.layers: list[dict[str, Any]] = [
+            {name: (matrix(b[name]), b[f"{name}_bias"].detach() if f"{name}_bias" in b else None)
+             for name in ("qkv", "o", "gate_up", "down")}
+            for b in p.blocks
+        ]  # fmt: skip
+        self.head = matrix(p.unembed), None
 
     def _times(self, x: Tensor, w: tuple[Tensor, Tensor | None]) -> Tensor:
         """(B, K) -> (B, N), float32."""
         matrix, bias = w
-        if matrix.dtype != torch.float32:
-            out = torch.mm(x.to(matrix.dtype), matrix.T).float()
-        elif len(x) < WIDE or not _ONEDNN:
-            out = torch.mm(x, matrix.T)
-        else:
-            out = torch.ops.mkldnn._linear_pointwise(x, matrix, None, "none", [], "")
+        out = torch.mm(x.to(matrix.dtype), matrix.T).float()
         return out if bias is None else out.add_(bias)
 
     def step(self, ids: np.ndarray, lengths: np.ndarray) -> Tensor:
-        k, p, n, eps, room = self.kernels, self.policy, len(ids), self.eps, self.room
-        # of many rows a few more, so that products have few shapes; what is computed of those is never read
-        t = {name: x[: n if n < WIDE else rounded(n, 3)] for name, x in self.buffers.items()}
-        a = {name: x[:n].numpy() for name, x in self.buffers.items()}
-        times = lambda name, w: self._times(t[name], w)[:n]  # noqa: E731
-        torch.index_select(p.embed.detach(), 0, torch.from_numpy(ids), out=t["x"][:n])
+        k, p, eps, room = self.kernels, self.policy, self.eps, self.room
+        t = {name: x[: len(ids)] for name, x in self.buffers.items()}
+        a = {name: x.numpy() for name, x in t.items()}
+        torch.index_select(p.embed.detach(), 0, torch.from_numpy(ids), out=t["x"])
         if p.gemma:
-            t["x"][:n] *= p.config.hidden_size**0.5
-        k.norm(a["x"], self.layers[0]["norm1"], eps, a["normed"])
-        for layer, (keys, values), after in zip(
-            self.layers, self.cache, [*(layer["norm1"] for layer in self.layers[1:]), self.final_norm], strict=True
-        ):
-            qkv = times("normed", layer["qkv"]).numpy()
+            t["x"] *= p.config.hidden_size**0.5
+        k.norm(a["x"], self.norms[0]["norm1"], eps, a["normed"])
+        afters = [*(norms["norm1"] for norms in self.norms[1:]), self.final_norm]
+        for n, (layer, norms, after) in enumerate(zip(self.layers, self.norms, afters, strict=True)):
+            qkv = self._times(t["normed"], layer["qkv"]).numpy()
+            cache = self.keys[n].numpy(), self.values[n].numpy()
             k.attend(
-                qkv, self.cos, self.sin, layer["q_norm"], layer["k_norm"], eps, lengths, keys, values, a["mixed"], *room
+                qkv, self.cos, self.sin, norms["q_norm"], norms["k_norm"], eps, lengths, *cache, a["mixed"],
+                *room,
             )  # fmt: skip
-            k.add_norm(a["x"], times("mixed", layer["o"]).numpy(), layer["norm2"], eps, a["normed"])
-            k.gate(times("normed", layer["gate_up"]).numpy(), p.gemma, a["acted"], *room)
-            k.add_norm(a["x"], times("acted", layer["down"]).numpy(), after, eps, a["normed"])
-        return times("normed", self.head)
+            k.add_norm(a["x"], self._times(t["mixed"], layer["o"]).numpy(), norms["norm2"], eps, a["normed"])
+            k.gate(self._times(t["normed"], layer["gate_up"]).numpy(), p.gemma, a["acted"], self.gate)
+            k.add_norm(a["x"], self._times(t["acted"], layer["down"]).numpy(), after, eps, a["normed"])
+        return self._times(t["normed"], self.head)
+
+
+class SmallDecoder(CpuDecoder):
+    """A step is one compiled call on one thread (`kernels.step`), in float32. A row's logits do not depend on its batch."""
+
+    def refresh(self) -> None:
+        super().refresh()
+        p, columns = self.policy, self.vectors.columns
+        blocks = list(p.blocks)
+        of = lambda name: np.stack([norms[name] for norms in self.norms])  # noqa: E731
+        matrix = lambda name: columns(torch.stack([b[name].detach() for b in blocks])).numpy()  # noqa: E731
+        none = np.empty((p.layers, 0), dtype=np.float32)
+        bias = lambda name: np.stack([b[name].detach().numpy() for b in blocks]) if name in blocks[0] else none  # noqa: E731
+        self.weights = self.kernels.Weights(
+            p.embed.detach().numpy(), np.float32(p.config.hidden_size**0.5 if p.gemma else 1), of("norm1"), of("norm2"),
+            self.final_norm, of("q_norm"), of("k_norm"), matrix("qkv"), bias("qkv_bias"), matrix("o"), bias("o_bias"),
+            matrix("gate_up"), matrix("down"), columns(p.unembed.detach()).numpy(),
+        )  # fmt: skip
+
+    def _widths(self) -> dict[str, int]:
+        p, c, whole = self.policy, self.policy.config, self.vectors.whole
+        return super()._widths() | {
+            "qkv": whole((p.heads + 2 * p.kv_heads) * p.head_dim), "both": whole(2 * c.intermediate_size),
+            "out": whole(c.hidden_size), "logits": whole(c.vocab_size),
+        }  # fmt: skip
+
+    def step(self, ids: np.ndarray, lengths: np.ndarray) -> Tensor:
+        """As of every decoder; what it returns is written over by the next step."""
+        room = self.kernels.Room(**{name: x.numpy() for name, x in self.buffers.items()})
+        self.kernels.step(
+            ids, lengths, self.weights, room, self.eps, self.policy.gemma, self.cos, self.sin, self.keys.numpy(),
+            self.values.numpy(), *self.room, self.gate,
+        )  # fmt: skip
+        return self.buffers["logits"][: len(ids), : self.policy.config.vocab_size].contiguous()
 
 
 def decoder(policy: Lean) -> TorchDecoder:
-    """The decoder for the device of the policy's weights."""
-    return CpuDecoder(policy) if policy.embed.device.type == "cpu" else TorchDecoder(policy)
+    """The decoder for the device of the policy's weights, and for their size."""
+    if policy.embed.device.type != "cpu":
+        return TorchDecoder(policy)
+    return SmallDecoder(policy) if policy.dtype == torch.float32 and small(policy) else LargeDecoder(policy)

@@ -60,7 +60,7 @@ class Gate(torch.autograd.Function):
 
         n = x.shape[-1] // 2
         out = x.new_empty((*x.shape[:-1], n))
-        k.gate_forward(_array(x), gelu, _array(out), *k.rows_of(2, 2 * n), *k.scratch(n)[1:])
+        k.gate_forward(_array(x), gelu, _array(out), *k.rows_of(2, 2 * n))
         ctx.save_for_backward(x)
         ctx.gelu = gelu
         return out
@@ -73,7 +73,7 @@ class Gate(torch.autograd.Function):
         n = g.shape[-1]
         g_x = torch.empty_like(x)
         k.gate_backward(
-            _array(x), ctx.gelu, _array(g.contiguous()), _array(g_x), *k.rows_of(4, 2 * n), *k.scratch(n)[1:]
+            _array(x), ctx.gelu, _array(g.contiguous()), _array(g_x), *k.rows_of(4, 2 * n)
         )
         return g_x, None
 
@@ -111,7 +111,7 @@ def token_logp(
     v = logits.shape[1]
     inverse = np.float32(1 / temperature)
     told = (logp.numpy(), norm.numpy(), entropy.numpy())
-    k.token_logp(_array(logits), ids.numpy(), inverse, *told, wanted, *k.rows_of(2, v), *k.scratch(v)[1:])
+    k.token_logp(_array(logits), ids.numpy(), inverse, *told, wanted, *k.rows_of(2, v))
 
 
 def token_logp_backward(logits: Tensor, ids: Tensor, temperature: float, norm: Tensor, g: Tensor) -> Tensor:
@@ -120,5 +120,5 @@ def token_logp_backward(logits: Tensor, ids: Tensor, temperature: float, norm: T
 
     v, inverse = logits.shape[1], np.float32(1 / temperature)
     told = (norm.numpy(), g.contiguous().numpy())
-    k.token_logp_backward(_array(logits), ids.numpy(), inverse, *told, *k.rows_of(2, v), *k.scratch(v)[1:])
+    k.token_logp_backward(_array(logits), ids.numpy(), inverse, *told, *k.rows_of(2, v))
     return logits

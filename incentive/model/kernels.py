@@ -12,37 +12,21 @@ learner's part may also be bfloat16 in the bits of uint16, and are computed in f
 # ruff: noqa: ARG001  of two forms of an overload one uses what the other leaves
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from incentive.model.vectors import W, exponentials, greatest, multiply
+
 _FAST = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered; NaN and infinity keep their meaning
 _compile = njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
 
-_LOG2E, _LN2_HIGH, _LN2_LOW = np.float32(1.44269504), np.float32(0.693359375), np.float32(-2.12194440e-4)
-_LOW, _HIGH = np.float32(-64.0), np.float32(88.0)  # e^-64 is nothing beside 1, and its products stay normal numbers
-_C = tuple(np.float32(c) for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1))  # fmt: skip
-_HALF, _ONE, _TWO = np.float32(0.5), np.float32(1.0), np.float32(2.0)
+_LOW, _ONE, _ZERO = np.float32(-64.0), np.float32(1.0), np.float32(0.0)  # e^-64 is nothing beside 1
 
-
-def scratch(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Room for a row of n numbers, and for the exponents of their exponentials, as integers and as floats."""
-    bits = np.empty(n, dtype=np.int32)
-    return np.empty(n, dtype=np.float32), bits, bits.view(np.float32)
-
-
-@_compile
-def _exp(x, n, bits, powers):
-    """x[:n] = e^x, to 2 ulp (the polynomial of Cephes' expf). Two plain loops, which the compiler turns into vectors."""
-    for i in range(n):
-        v = min(max(x[i], _LOW), _HIGH)
-        k = np.floor(v * _LOG2E + _HALF)
-        f = v - k * _LN2_HIGH - k * _LN2_LOW
-        p = ((((_C[0] * f + _C[1]) * f + _C[2]) * f + _C[3]) * f + _C[4]) * f + _C[5]
-        x[i] = p * f * f + f + _ONE
-        bits[i] = (np.int32(k) + np.int32(127)) << np.int32(23)
-    for i in range(n):
-        x[i] *= powers[i]
+_AHEAD = 8  # rows whose keys are written before the first of them is read: a number just written is waited for
+_GELU = np.float32(-2 * 0.7978845608028654)
 
 
 @_compile
@@ -72,18 +56,17 @@ def add_norm(x, y, w, eps, out):
 
 
 @_compile
-def gate(x, gelu, out, row, bits, powers):
+def gate(x, gelu, out, row):
     """out = silu(gate) * up, or gelu by tanh: (B, 2 I) -> (B, I)."""
     n = out.shape[1]
     for b in range(x.shape[0]):
         if gelu:  # 1 + tanh(z) = 2 / (1 + e^-2z)
             for i in range(n):
                 g = x[b, i]
-                row[i] = np.float32(-2 * 0.7978845608028654) * (g + np.float32(0.044715) * g * g * g)
+                row[i] = g + np.float32(0.044715) * g * g * g
+            exponentials(row, n, _ZERO, _GELU, row)
         else:
-            for i in range(n):
-                row[i] = -x[b, i]
-        _exp(row, n, bits, powers)
+            exponentials(x[b], n, _ZERO, -_ONE, row)
         for i in range(n):
             out[b, i] = x[b, i] * x[b, n + i] / (_ONE + row[i])
 
@@ -100,95 +83,148 @@ def _head_norm(x, w, eps):
 
 
 @_compile
-def _turn(x, cos, sin):
-    """Rotary embedding of one head in place, in the half-split layout: x (D,), cos and sin (D/2,)."""
-    half = cos.shape[0]
-    low, high = x[:half], x[half:]
-    for i in range(half):
-        a, b = low[i], high[i]
-        low[i] = a * cos[i] - b * sin[i]
-        high[i] = b * cos[i] + a * sin[i]
+def _turn(x, heads, c, s):
+    """Rotary embedding of the first heads of a row in place, in the half-split layout: c and s (D/2,)."""
+    half = len(c)
+    for h in range(heads):
+        low, high = 2 * h * half, (2 * h + 1) * half
+        for i in range(half):
+            p, q = x[low + i], x[high + i]
+            x[low + i] = p * c[i] - q * s[i]
+            x[high + i] = q * c[i] + p * s[i]
 
 
 @_compile
-def _scores(q, k, n, row):
-    """row[:n] = k[:n] q: (D,), (T, D)."""
-    for t in range(n):
-        total = np.float32(0.0)
-        for i in range(q.shape[0]):
-            total += q[i] * k[t, i]
-        row[t] = total
+def _extend(new, at, keys, values):
+    """Write a row's new key and value to place `at` of its cache. Arrays as in `attend`."""
+    kv_heads, d = keys.shape[0], keys.shape[2]
+    begin = len(new) - 2 * kv_heads * d
+    for kv in range(kv_heads):
+        own, to = keys[kv, at // W], values[kv, at]
+        for i in range(d):
+            own[i, at % W] = new[begin + kv * d + i]
+        for i in range(d):
+            to[i] = new[begin + (kv_heads + kv) * d + i]
 
 
 @_compile
-def _softmax(row, n, scale, bits, powers):
-    """row[:n] = e^(scale (row - max)); returns the sum."""
-    top = row[0]
-    for t in range(1, n):
-        top = max(top, row[t])
-    for t in range(n):
-        row[t] = (row[t] - top) * scale
-    _exp(row, n, bits, powers)
-    total = np.float32(0.0)
-    for t in range(n):
-        total += row[t]
-    return total
-
-
-@_compile
-def _mix(row, v, n, total, o):
-    """o = row[:n] v[:n] / total: (T, D) -> (D,). Four values at a time: fewer passes over the sum."""
-    for i in range(o.shape[0]):
-        o[i] = np.float32(0.0)
-    whole = n - n % 4
-    for t in range(0, whole, 4):
-        p0, p1, p2, p3 = row[t], row[t + 1], row[t + 2], row[t + 3]
-        v0, v1, v2, v3 = v[t], v[t + 1], v[t + 2], v[t + 3]
-        for i in range(o.shape[0]):
-            o[i] += p0 * v0[i] + p1 * v1[i] + p2 * v2[i] + p3 * v3[i]
-    for t in range(whole, n):
-        p, v0 = row[t], v[t]
-        for i in range(o.shape[0]):
-            o[i] += p * v0[i]
-    part = _ONE / total
-    for i in range(o.shape[0]):
-        o[i] *= part
-
-
-@_compile
-def attend(qkv, cos, sin, q_norm, k_norm, eps, lengths, keys, values, out, row, bits, powers):
+def attend(qkv, cos, sin, q_norm, k_norm, eps, lengths, keys, values, out, rows, mixed, totals):
     """Turn the new token's query and key, write its key and value, and attend over the row's cache.
 
     Args:
-        qkv: (B, (heads + 2 kv_heads) D), turned in place.
+        qkv: (B, (heads + 2 kv_heads) D), turned in place; rows may be longer.
         cos, sin: (T, D/2).
         q_norm, k_norm: (D,), or (0,) for none.
         lengths: (B,) int64, tokens that the row has in the cache; the new one goes to this place.
-        keys, values: (slots, kv_heads, T, D), one layer's.
+        keys: (slots, kv_heads, T/W, D, W), one layer's: `vectors.columns` of its tokens.
+        values: (slots, kv_heads, T, D rounded up to W).
         out: (B, heads D).
+        rows, mixed, totals: room of (heads/kv_heads, T), (heads/kv_heads, D rounded up to W) and (heads/kv_heads,).
     """
-    kv_heads, d = values.shape[1], values.shape[3]
+    kv_heads, d, wide = keys.shape[1], keys.shape[3], values.shape[3]
     heads = out.shape[1] // d
     group = heads // kv_heads
     scale = _ONE / np.sqrt(np.float32(d))
-    for b in range(qkv.shape[0]):
-        at, new = lengths[b], qkv[b]
-        c, s = cos[at], sin[at]
-        for h in range(heads + kv_heads):
-            x = new[h * d : (h + 1) * d]
-            if h < heads and q_norm.shape[0]:
-                _head_norm(x, q_norm, eps)
-            elif h >= heads and k_norm.shape[0]:
-                _head_norm(x, k_norm, eps)
-            _turn(x, c, s)
-        for kv in range(kv_heads):
-            k, v = keys[b, kv], values[b, kv]
-            k[at] = new[(heads + kv) * d : (heads + kv + 1) * d]
-            v[at] = new[(heads + kv_heads + kv) * d : (heads + kv_heads + kv + 1) * d]
-            for h in range(kv * group, (kv + 1) * group):
-                _scores(new[h * d : (h + 1) * d], k, at + 1, row)
-                total = _softmax(row, at + 1, scale, bits, powers)
-                _mix(row, v, at + 1, total, out[b, h * d : (h + 1) * d])
+    for begin in range(0, out.shape[0], _AHEAD):
+        end = min(begin + _AHEAD, out.shape[0])
+        for b in range(begin, end):
+            at, new = lengths[b], qkv[b, : (heads + 2 * kv_heads) * d]
+            if q_norm.shape[0]:
+                for h in range(heads + kv_heads):
+                    _head_norm(new[h * d : (h + 1) * d], q_norm if h < heads else k_norm, eps)
+            _turn(new, heads + kv_heads, cos[at], sin[at])
+            _extend(new, at, keys[b], values[b])
+        for b in range(begin, end):
+            at, new = lengths[b], qkv[b]
+            blocks = at // W + 1
+            for kv in range(kv_heads):
+                k, v = keys[b, kv], values[b, kv]
+                multiply(new[kv * group * d :], d, group, k, W, d * W, blocks, d, rows, rows.shape[1])
+                for g in range(group):
+                    row = rows[g]
+                    totals[g] = exponentials(row, at + 1, greatest(row, at + 1), scale, row)
+                multiply(rows, rows.shape[1], group, v, wide, W, wide // W, at + 1, mixed, wide)
+                for g in range(group):
+                    part, to = _ONE / totals[g], out[b, (kv * group + g) * d : (kv * group + g + 1) * d]
+                    for i in range(d):
+                        to[i] = mixed[g, i] * part
+
+
+class Weights(NamedTuple):
+    """A model's, in float32: matrices as `vectors.columns` has them, one after the other of all layers (L, ...)."""
+
+    embed: np.ndarray  # (V, H)
+    scale: np.float32  # of embedded tokens
+    norm1: np.ndarray  # (L, H)
+    norm2: np.ndarray
+    final_norm: np.ndarray  # (H,)
+    q_norm: np.ndarray  # (L, D), or (L, 0)
+    k_norm: np.ndarray
+    qkv: np.ndarray
+    qkv_bias: np.ndarray  # (L, N), or (L, 0)
+    o: np.ndarray
+    o_bias: np.ndarray
+    gate_up: np.ndarray
+    down: np.ndarray
+    head: np.ndarray
+
+
+class Room(NamedTuple):
+    """Where a step writes what lies between: B rows or more, each width a number of whole vectors."""
+
+    x: np.ndarray  # (B, H)
+    normed: np.ndarray
+    qkv: np.ndarray
+    mixed: np.ndarray  # (B, heads D)
+    both: np.ndarray  # (B, 2 I)
+    acted: np.ndarray  # (B, I)
+    out: np.ndarray  # (B, H)
+    logits: np.ndarray  # (B, V)
+
+
+@_compile
+def _times(a, k, weights, out, n):
+    """The first n rows of `a` times a matrix."""
+    multiply(a, a.shape[1], n, weights, W, k * W, weights.shape[0], k, out, out.shape[1])
+
+
+@_compile
+def _add_bias(x, bias, n):
+    for b in range(n):
+        for i in range(bias.shape[0]):
+            x[b, i] += bias[i]
+
+
+@_compile
+def step(ids, lengths, w, room, eps, gelu, cos, sin, keys, values, rows, mixed, totals, row):
+    """The next token's logits of each row after `ids` (B,), into `room`: a small model's whole step without a call between.
+
+    Args:
+        lengths, cos, sin, keys, values, rows, mixed, totals: as `attend` has them; keys and values of all layers (L, ...).
+        row: room of (I,).
+    """
+    n, h = len(ids), w.embed.shape[1]
+    x, normed, out = room.x[:n], room.normed[:n], room.out[:n]
+    for b in range(n):
+        for i in range(h):
+            x[b, i] = w.embed[ids[b], i] * w.scale
+    norm(x, w.norm1[0], eps, normed)
+    for layer in range(w.norm1.shape[0]):
+        after = w.norm1[layer + 1] if layer + 1 < w.norm1.shape[0] else w.final_norm
+        _times(normed, h, w.qkv[layer], room.qkv, n)
+        _add_bias(room.qkv, w.qkv_bias[layer], n)
+        attend(
+            room.qkv, cos, sin, w.q_norm[layer], w.k_norm[layer], eps, lengths, keys[layer], values[layer],
+            room.mixed[:n], rows, mixed, totals,
+        )  # fmt: skip
+        _times(room.mixed, room.mixed.shape[1], w.o[layer], out, n)
+        _add_bias(out, w.o_bias[layer], n)
+        add_norm(x, out, w.norm2[layer], eps, normed)
+        _times(normed, h, w.gate_up[layer], room.both, n)
+        gate(room.both[:n], gelu, room.acted[:n], row)
+        _times(room.acted, room.acted.shape[1], w.down[layer], out, n)
+        add_norm(x, out, after, eps, normed)
+    _times(normed, h, w.head, room.logits, n)
 
 
 @_compile
@@ -222,7 +258,7 @@ def _nucleus(row, total, top_p):
 
 
 @_compile
-def draw(logits, u, temperature, top_p, ids, logp, row, bits, powers):
+def draw(logits, u, temperature, top_p, ids, logp, row):
     """Draw one token a row by inverting the cumulative distribution in vocabulary order.
 
     Args:
@@ -235,12 +271,8 @@ def draw(logits, u, temperature, top_p, ids, logp, row, bits, powers):
     inverse = _ONE / temperature
     for b in range(logits.shape[0]):
         x = logits[b]
-        top = x[0]
-        for i in range(1, n):
-            top = max(top, x[i])
-        for i in range(n):
-            row[i] = (x[i] - top) * inverse
-        _exp(row, n, bits, powers)
+        top = greatest(x, n)
+        exponentials(x, n, top, inverse, row)
         total = np.float64(0.0)
         for i in range(n):
             if (x[i] - top) * inverse <= _LOW:
@@ -345,42 +377,40 @@ def add_norm_backward(total, w, scale, g_total, g_out, g_x, g_w, rows, bits):
 
 
 @_compile
-def gate_forward(x, gelu, out, rows, bits, exponents, powers):
+def gate_forward(x, gelu, out, rows, bits):
     """out = silu(gate) * up, or gelu by tanh: (B, 2 I) -> (B, I)."""
     n = out.shape[1]
     for b in range(x.shape[0]):
         t, o = _read(x[b], rows[0], bits[0]), rows[1]
         if gelu:
             for i in range(n):
-                o[i] = np.float32(-2 * 0.7978845608028654) * (t[i] + np.float32(0.044715) * t[i] * t[i] * t[i])
+                o[i] = t[i] + np.float32(0.044715) * t[i] * t[i] * t[i]
+            exponentials(o, n, _ZERO, _GELU, o)
         else:
-            for i in range(n):
-                o[i] = -t[i]
-        _exp(o, n, exponents, powers)
+            exponentials(t, n, _ZERO, -_ONE, o)
         for i in range(n):
             o[i] = t[i] * t[n + i] / (_ONE + o[i])
         _write(out[b], o, bits[1])
 
 
 @_compile
-def gate_backward(x, gelu, g, g_x, rows, bits, exponents, powers):
+def gate_backward(x, gelu, g, g_x, rows, bits):
     """The gradient (B, 2 I) of gate and up."""
     n = g.shape[1]
     for b in range(x.shape[0]):
         t, u, s, o = _read(x[b], rows[0], bits[0]), _read(g[b], rows[1], bits[1]), rows[2], rows[3]
         if gelu:
             for i in range(n):
-                s[i] = np.float32(-2 * 0.7978845608028654) * (t[i] + np.float32(0.044715) * t[i] * t[i] * t[i])
+                s[i] = t[i] + np.float32(0.044715) * t[i] * t[i] * t[i]
+            exponentials(s, n, _ZERO, _GELU, s)
         else:
-            for i in range(n):
-                s[i] = -t[i]
-        _exp(s, n, exponents, powers)
+            exponentials(t, n, _ZERO, -_ONE, s)
         for i in range(n):
             s[i] = _ONE / (_ONE + s[i])
         for i in range(n):
             slope = np.float32(1.0)
             if gelu:
-                slope = np.float32(2 * 0.7978845608028654) * (_ONE + np.float32(3 * 0.044715) * t[i] * t[i])
+                slope = -_GELU * (_ONE + np.float32(3 * 0.044715) * t[i] * t[i])
             o[i] = u[i] * t[n + i] * s[i] * (_ONE + t[i] * slope * (_ONE - s[i]))
             o[n + i] = u[i] * t[i] * s[i]
         _write(g_x[b], o, bits[3])
@@ -409,21 +439,14 @@ def turn(x, heads, cos, sin, sign, out, rows, bits):
 
 
 @_compile
-def token_logp(logits, ids, inverse, logp, norm, entropy, wanted, rows, bits, exponents, powers):
+def token_logp(logits, ids, inverse, logp, norm, entropy, wanted, rows, bits):
     """Of each row (V,) of logits, times `inverse`: log softmax at its id, the logarithm of the sum, and the entropy where
     it is wanted. logp, norm, entropy (N,) float32 are written."""
     v = logits.shape[1]
     for n in range(logits.shape[0]):
         x, e = _read(logits[n], rows[0], bits[0]), rows[1]
-        top = x[0]
-        for i in range(1, v):
-            top = max(top, x[i])
-        for i in range(v):
-            e[i] = (x[i] - top) * inverse
-        _exp(e, v, exponents, powers)
-        total, mean = np.float32(0.0), np.float32(0.0)
-        for i in range(v):
-            total += e[i]
+        top, mean = greatest(x, v), _ZERO
+        total = exponentials(x, v, top, inverse, e)
         if wanted:
             for i in range(v):
                 mean += e[i] * (x[i] - top)
@@ -434,14 +457,12 @@ def token_logp(logits, ids, inverse, logp, norm, entropy, wanted, rows, bits, ex
 
 
 @_compile
-def token_logp_backward(logits, ids, inverse, norm, g, rows, bits, exponents, powers):
+def token_logp_backward(logits, ids, inverse, norm, g, rows, bits):
     """The gradient of the logits, in place of them, from that of logp (N,)."""
     v = logits.shape[1]
     for n in range(logits.shape[0]):
         x, e, by = _read(logits[n], rows[0], bits[0]), rows[1], g[n] * inverse
-        for i in range(v):
-            e[i] = x[i] * inverse - norm[n]
-        _exp(e, v, exponents, powers)
+        exponentials(x, v, norm[n] / inverse, inverse, e)
         for i in range(v):
             e[i] *= -by
         e[ids[n]] += by
@@ -452,22 +473,28 @@ def warm() -> None:
     """Compile everything now, for every kind of array; kept on disk, so that a first run need not wait."""
     f, one = np.float32, np.float32(1.0)
     x, w, wide, none, t = np.ones((1, 4), f), np.ones(4, f), np.ones((1, 8), f), np.empty(0, f), np.ones((2, 1), f)
-    room, cache = scratch(8), np.ones((1, 1, 2, 2), f)
     norm(x, w, one, x.copy())
     add_norm(x.copy(), x, w, one, x.copy())
-    gate(wide, False, x.copy(), *room)
-    attend(wide.copy(), t, t, none, none, one, np.zeros(1, np.int64), cache, cache.copy(), x.copy(), *room)
-    draw(x, np.ones(1) / 2, one, 0.9, np.zeros(1, np.int64), w.copy(), *room)
+    gate(wide, False, x.copy(), w.copy())
+    keys, values, at = np.ones((1, 1, 1, 1, 2, W), f), np.ones((1, 1, 1, W, W), f), np.zeros(1, np.int64)
+    room = np.empty((2, W), f), np.empty((2, W), f), np.empty(2, f)
+    attend(wide.copy(), t, t, none, none, one, at, keys[0], values[0], x.copy(), *room)
+    matrix = lambda k: np.ones((1, 1, k, W), f)  # noqa: E731
+    weights = Weights(x, one, x, x, w, none[None], none[None], matrix(4), none[None], matrix(4), none[None], matrix(4), matrix(4), matrix(4)[0])  # fmt: skip
+    rows = lambda n: np.empty((1, n), f)  # noqa: E731
+    between = Room(rows(4), rows(4), rows(W), rows(4), rows(W), rows(4), rows(W), rows(W))
+    step(at, at, weights, between, one, False, t, t, keys, values, *room, w.copy())
+    draw(x, np.ones(1) / 2, one, 0.9, np.zeros(1, np.int64), w.copy(), w.copy())
     for kind in (np.float32, np.uint16):
         y, z, scale = np.ones((1, 4), kind), np.ones((1, 8), kind), np.ones(1, f)
         add_norm_forward(y, y, w, one, y.copy(), y.copy(), scale, *rows_of(3, 4))
         add_norm_backward(y, w, scale, y, y, y.copy(), w.copy(), *rows_of(4, 4))
-        gate_forward(z, False, y.copy(), *rows_of(2, 8), *room[1:])
-        gate_backward(z, False, y, z.copy(), *rows_of(4, 8), *room[1:])
+        gate_forward(z, False, y.copy(), *rows_of(2, 8))
+        gate_backward(z, False, y, z.copy(), *rows_of(4, 8))
         turn(z, 2, t, t, one, z.copy(), *rows_of(2, 8))
         told = (np.ones(1, f), np.ones(1, f), np.ones(1, f))
-        token_logp(y.copy(), np.zeros(1, np.int64), one, *told, True, *rows_of(2, 4), *room[1:])
-        token_logp_backward(y.copy(), np.zeros(1, np.int64), one, *told[:2], *rows_of(2, 4), *room[1:])
+        token_logp(y.copy(), np.zeros(1, np.int64), one, *told, True, *rows_of(2, 4))
+        token_logp_backward(y.copy(), np.zeros(1, np.int64), one, *told[:2], *rows_of(2, 4))
 
 
 if __name__ == "__main__":
