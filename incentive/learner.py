@@ -162,7 +162,7 @@ def outputs(
     ids, many = batch.ids[at], len(row)
     if lean := packed_by(policy, examples):
         prompts = [prompt_of(e) for e in examples]
-        laid = pack([e.ids for e in examples], prompts, lean.dtype, lean.heads, lean.kv_heads)
+        laid = pack([e.ids for e in examples], prompts)
         more = (0, rounded(many, 4) - many)
         ids, places = F.pad(ids, more), F.pad(laid.at[row, token], more, value=laid.dummy)
         hidden = lean.packed(laid).index_select(0, places)

@@ -34,7 +34,7 @@ def test_states_and_gradients_are_those_of_padded_rows(rows: Rows, tiny_model: P
     policy, _ = load_policy(tiny_model, "float32")
     assert isinstance(policy, Lean)
     every = examples(rows)
-    laid = pack([e.ids for e in every], [prompt_of(e) for e in every], policy.dtype, policy.heads, policy.kv_heads)
+    laid = pack([e.ids for e in every], [prompt_of(e) for e in every])
     ids = torch.zeros(laid.at.shape, dtype=torch.int64)
     real = torch.zeros(laid.at.shape, dtype=torch.bool)
     for i, e in enumerate(every):

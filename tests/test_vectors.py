@@ -25,7 +25,7 @@ def test_products(rows: int, k: int, n: int, seed: int) -> None:
     a, w = (rng.normal(size=shape).astype(np.float32) for shape in ((rows + 1, k + 3), (n, k)))
     out = np.full((rows + 1, whole(n) + 5), 7, dtype=np.float32)
     vectors = columns(torch.from_numpy(w)).numpy()
-    multiply(a, k + 3, rows, vectors, W, k * W, len(vectors), k, out, out.shape[1])
+    multiply(a, k + 3, 1, rows, vectors, W, k * W, len(vectors), k, out, out.shape[1], 0)
     np.testing.assert_allclose(out[:rows, :n], a[:rows, :k] @ w.T, atol=1e-4)
     assert (out[:rows, n : whole(n)] == 0).all()
     assert (out[rows] == 7).all()

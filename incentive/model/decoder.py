@@ -97,19 +97,18 @@ class CpuDecoder(TorchDecoder):
         tokens = self.values.shape[3]
         if self.rows < slots:
             self.rows = slots
-            self.buffers = {name: torch.zeros(slots, width) for name, width in self._widths().items()}
+            self.buffers = {name: torch.zeros(slots, *width) for name, width in self._widths().items()}
         if len(self.cos) < tokens:
             group = p.heads // p.kv_heads
             f = lambda *shape: np.empty(shape, dtype=np.float32)  # noqa: E731
             self.room = f(group, tokens), f(group, vectors.whole(p.head_dim)), f(group)
-            self.gate = f(c.intermediate_size)
             cos, sin = p.rope(torch.arange(tokens))
             self.cos, self.sin = (x[:, 0].contiguous().numpy() for x in (cos, sin))
 
-    def _widths(self) -> dict[str, int]:
+    def _widths(self) -> dict[str, tuple[int, ...]]:
         """Of what a step writes into rows that stay."""
-        p, c = self.policy, self.policy.config
-        return {"x": c.hidden_size, "normed": c.hidden_size, "mixed": p.heads * p.head_dim, "acted": c.intermediate_size}
+        p, h, i = self.policy, self.policy.config.hidden_size, self.policy.config.intermediate_size
+        return {"x": (h,), "normed": (h,), "mixed": (p.heads * p.head_dim,), "acted": (i,), "scale": ()}
 
     def put(self, first: int, keys: Tensor, values: Tensor, of: Tensor) -> None:
         to, tokens = slice(first, first + len(of)), keys.shape[3]
@@ -147,6 +146,7 @@ class LargeDecoder(CpuDecoder):
         k, p, eps, room = self.kernels, self.policy, self.eps, self.room
         t = {name: x[: len(ids)] for name, x in self.buffers.items()}
         a = {name: x.numpy() for name, x in t.items()}
+        to = a["x"], a["normed"], a["scale"]
         torch.index_select(p.embed.detach(), 0, torch.from_numpy(ids), out=t["x"])
         if p.gemma:
             t["x"] *= p.config.hidden_size**0.5
@@ -159,9 +159,9 @@ class LargeDecoder(CpuDecoder):
                 qkv, self.cos, self.sin, norms["q_norm"], norms["k_norm"], eps, lengths, *cache, a["mixed"],
                 *room,
             )  # fmt: skip
-            k.add_norm(a["x"], self._times(t["mixed"], layer["o"]).numpy(), norms["norm2"], eps, a["normed"])
-            k.gate(self._times(t["normed"], layer["gate_up"]).numpy(), p.gemma, a["acted"], self.gate)
-            k.add_norm(a["x"], self._times(t["acted"], layer["down"]).numpy(), after, eps, a["normed"])
+            k.add_norm(a["x"], self._times(t["mixed"], layer["o"]).numpy(), norms["norm2"], eps, *to)
+            k.gate(self._times(t["normed"], layer["gate_up"]).numpy(), p.gemma, a["acted"])
+            k.add_norm(a["x"], self._times(t["acted"], layer["down"]).numpy(), after, eps, *to)
         return self._times(t["normed"], self.head)
 
 
@@ -182,19 +182,20 @@ class SmallDecoder(CpuDecoder):
             matrix("gate_up"), matrix("down"), columns(p.unembed.detach()).numpy(),
         )  # fmt: skip
 
-    def _widths(self) -> dict[str, int]:
-        p, c, whole = self.policy, self.policy.config, self.vectors.whole
-        return super()._widths() | {
-            "qkv": whole((p.heads + 2 * p.kv_heads) * p.head_dim), "both": whole(2 * c.intermediate_size),
-            "out": whole(c.hidden_size), "logits": whole(c.vocab_size),
+    def _widths(self) -> dict[str, tuple[int, ...]]:
+        p, c = self.policy, self.policy.config
+        widths = {
+            "qkv": (p.heads + 2 * p.kv_heads) * p.head_dim, "both": 2 * c.intermediate_size, "out": c.hidden_size,
+            "logits": c.vocab_size,
         }  # fmt: skip
+        return super()._widths() | {name: (self.vectors.whole(width),) for name, width in widths.items()}
 
     def step(self, ids: np.ndarray, lengths: np.ndarray) -> Tensor:
         """As of every decoder; what it returns is written over by the next step."""
         room = self.kernels.Room(**{name: x.numpy() for name, x in self.buffers.items()})
         self.kernels.step(
             ids, lengths, self.weights, room, self.eps, self.policy.gemma, self.cos, self.sin, self.keys.numpy(),
-            self.values.numpy(), *self.room, self.gate,
+            self.values.numpy(), *self.room,
         )  # fmt: skip
         return self.buffers["logits"][: len(ids), : self.policy.config.vocab_size].contiguous()
 

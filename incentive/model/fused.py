@@ -16,7 +16,7 @@ def usable(x: Tensor) -> bool:
     return x.device.type == "cpu" and torch.get_num_threads() == 1
 
 
-def _array(x: Tensor) -> np.ndarray:
+def array(x: Tensor) -> np.ndarray:
     """(..., W) as rows (N, W), sharing memory; bfloat16 as the bits of uint16."""
     x = x.detach().reshape(-1, x.shape[-1])
     return (x if x.dtype == torch.float32 else x.view(torch.uint16)).numpy()
@@ -34,8 +34,7 @@ class AddNorm(torch.autograd.Function):
         h = x.shape[-1]
         scale = np.empty(x.numel() // h, dtype=np.float32)
         weight = w.detach().numpy()
-        arrays = (_array(total), _array(out))
-        k.add_norm_forward(_array(x), _array(y), weight, np.float32(eps), *arrays, scale, *k.rows_of(3, h))
+        k.add_norm(array(x), array(y), weight, np.float32(eps), array(total), array(out), scale)
         ctx.save_for_backward(total, w)
         ctx.scale = scale
         return total, out
@@ -46,8 +45,8 @@ class AddNorm(torch.autograd.Function):
 
         total, w = ctx.saved_tensors
         g_x, g_w = torch.empty_like(total), torch.zeros_like(w)
-        grads = (_array(g_total.contiguous()), _array(g_out.contiguous()), _array(g_x), g_w.numpy())
-        k.add_norm_backward(_array(total), w.detach().numpy(), ctx.scale, *grads, *k.rows_of(4, len(w)))
+        grads = (array(g_total.contiguous()), array(g_out.contiguous()), array(g_x), g_w.numpy())
+        k.add_norm_backward(array(total), w.detach().numpy(), ctx.scale, *grads)
         return g_x, g_x, g_w, None
 
 
@@ -60,7 +59,7 @@ class Gate(torch.autograd.Function):
 
         n = x.shape[-1] // 2
         out = x.new_empty((*x.shape[:-1], n))
-        k.gate_forward(_array(x), gelu, _array(out), *k.rows_of(2, 2 * n))
+        k.gate(array(x), gelu, array(out))
         ctx.save_for_backward(x)
         ctx.gelu = gelu
         return out
@@ -70,11 +69,8 @@ class Gate(torch.autograd.Function):
         from incentive.model import kernels as k
 
         (x,) = ctx.saved_tensors
-        n = g.shape[-1]
         g_x = torch.empty_like(x)
-        k.gate_backward(
-            _array(x), ctx.gelu, _array(g.contiguous()), _array(g_x), *k.rows_of(4, 2 * n)
-        )
+        k.gate_backward(array(x), ctx.gelu, array(g.contiguous()), array(g_x))
         return g_x, None
 
 
@@ -91,8 +87,8 @@ class Turn(torch.autograd.Function):
     def _turned(x: Tensor, heads: int, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
         from incentive.model import kernels as k
 
-        out, room = torch.empty_like(x), k.rows_of(2, x.shape[-1])
-        k.turn(_array(x), heads, cos.numpy(), sin.numpy(), np.float32(sign), _array(out), *room)
+        out = torch.empty_like(x)
+        k.turn(array(x), heads, cos.numpy(), sin.numpy(), np.float32(sign), array(out))
         return out
 
     @staticmethod
@@ -101,24 +97,19 @@ class Turn(torch.autograd.Function):
         return Turn._turned(g.contiguous(), ctx.heads, cos, sin, -1.0), None, None, None
 
 
-def token_logp(
-    logits: Tensor, ids: Tensor, temperature: float, logp: Tensor, norm: Tensor, entropy: Tensor, wanted: bool
-) -> None:
-    """Of each row (N, V): log softmax at its id at this temperature, the logarithm of the sum, and the entropy where it is
-    wanted, written into tensors (N,)."""
+def token_logp(logits: Tensor, ids: Tensor, temperature: float, logp: Tensor, norm: Tensor, entropy: Tensor) -> None:
+    """Of each row (N, V): log softmax at its id at this temperature, the logarithm of the sum, and the entropy, written into
+    tensors (N,)."""
     from incentive.model import kernels as k
 
-    v = logits.shape[1]
-    inverse = np.float32(1 / temperature)
     told = (logp.numpy(), norm.numpy(), entropy.numpy())
-    k.token_logp(_array(logits), ids.numpy(), inverse, *told, wanted, *k.rows_of(2, v))
+    k.token_logp(array(logits), ids.numpy(), np.float32(1 / temperature), *told, np.empty(1, dtype=np.float32))
 
 
 def token_logp_backward(logits: Tensor, ids: Tensor, temperature: float, norm: Tensor, g: Tensor) -> Tensor:
     """The gradient of the logits (N, V), in place of them, from that of the log-probabilities (N,)."""
     from incentive.model import kernels as k
 
-    v, inverse = logits.shape[1], np.float32(1 / temperature)
-    told = (norm.numpy(), g.contiguous().numpy())
-    k.token_logp_backward(_array(logits), ids.numpy(), inverse, *told, *k.rows_of(2, v))
+    told = (norm.numpy(), g.contiguous().numpy(), np.empty(logits.shape[1], dtype=np.float32))
+    k.token_logp_backward(array(logits), ids.numpy(), np.float32(1 / temperature), *told)
     return logits

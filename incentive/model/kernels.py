@@ -9,24 +9,23 @@ B rows, H hidden size, D head size, T slots of the cache, V vocabulary. Arrays a
 learner's part may also be bfloat16 in the bits of uint16, and are computed in float32.
 """
 
-# ruff: noqa: ARG001  of two forms of an overload one uses what the other leaves
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, types
-from numba.extending import overload
+from numba import njit
 
-from incentive.model.vectors import W, exponentials, greatest, multiply
+from incentive.model import vectors
+from incentive.model.vectors import W, entropies, exponentials, greatest, multiply, scaled, turned
 
 _FAST = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered; NaN and infinity keep their meaning
 _compile = njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
 
-_LOW, _ONE, _ZERO = np.float32(-64.0), np.float32(1.0), np.float32(0.0)  # e^-64 is nothing beside 1
-
+_LOW, _ZERO, _ONE = np.float32(-64.0), np.float32(0.0), np.float32(1.0)  # e^-64 is nothing beside 1
 _AHEAD = 8  # rows whose keys are written before the first of them is read: a number just written is waited for
-_GELU = np.float32(-2 * 0.7978845608028654)
+_add_norm, _add_norm_back, _gate_silu, _gate_gelu = vectors.add_norm, vectors.add_norm_back, vectors.gate_silu, vectors.gate_gelu
+_gate_silu_back, _gate_gelu_back = vectors.gate_silu_back, vectors.gate_gelu_back
 
 
 @_compile
@@ -42,33 +41,21 @@ def norm(x, w, eps, out):
 
 
 @_compile
-def add_norm(x, y, w, eps, out):
-    """x += y, then out = x / rms(x) * w: (B, H) all but w (H,)."""
+def add_norm(x, y, w, eps, total, out, scale):
+    """total = x + y and out = total / rms(total) w: (B, H), w (H,) float32; scale (B,) = 1 / rms."""
     for b in range(x.shape[0]):
-        total = np.float32(0.0)
-        for i in range(x.shape[1]):
-            v = x[b, i] + y[b, i]
-            x[b, i] = v
-            total += v * v
-        r = _ONE / np.sqrt(total / np.float32(x.shape[1]) + eps)
-        for i in range(x.shape[1]):
-            out[b, i] = x[b, i] * r * w[i]
+        scale[b] = _add_norm(x[b], y[b], w, x.shape[1], eps, total[b], out[b])
 
 
 @_compile
-def gate(x, gelu, out, row):
+def gate(x, gelu, out):
     """out = silu(gate) * up, or gelu by tanh: (B, 2 I) -> (B, I)."""
     n = out.shape[1]
     for b in range(x.shape[0]):
-        if gelu:  # 1 + tanh(z) = 2 / (1 + e^-2z)
-            for i in range(n):
-                g = x[b, i]
-                row[i] = g + np.float32(0.044715) * g * g * g
-            exponentials(row, n, _ZERO, _GELU, row)
+        if gelu:
+            _gate_gelu(x[b], n, out[b])
         else:
-            exponentials(x[b], n, _ZERO, -_ONE, row)
-        for i in range(n):
-            out[b, i] = x[b, i] * x[b, n + i] / (_ONE + row[i])
+            _gate_silu(x[b], n, out[b])
 
 
 @_compile
@@ -80,18 +67,6 @@ def _head_norm(x, w, eps):
     r = _ONE / np.sqrt(total / np.float32(x.shape[0]) + eps)
     for i in range(x.shape[0]):
         x[i] = x[i] * r * w[i]
-
-
-@_compile
-def _turn(x, heads, c, s):
-    """Rotary embedding of the first heads of a row in place, in the half-split layout: c and s (D/2,)."""
-    half = len(c)
-    for h in range(heads):
-        low, high = 2 * h * half, (2 * h + 1) * half
-        for i in range(half):
-            p, q = x[low + i], x[high + i]
-            x[low + i] = p * c[i] - q * s[i]
-            x[high + i] = q * c[i] + p * s[i]
 
 
 @_compile
@@ -132,18 +107,19 @@ def attend(qkv, cos, sin, q_norm, k_norm, eps, lengths, keys, values, out, rows,
             if q_norm.shape[0]:
                 for h in range(heads + kv_heads):
                     _head_norm(new[h * d : (h + 1) * d], q_norm if h < heads else k_norm, eps)
-            _turn(new, heads + kv_heads, cos[at], sin[at])
+            for h in range(heads + kv_heads):
+                turned(new, h * d, d // 2, cos[at], sin[at], _ONE, _ONE, new, h * d)
             _extend(new, at, keys[b], values[b])
         for b in range(begin, end):
             at, new = lengths[b], qkv[b]
             blocks = at // W + 1
             for kv in range(kv_heads):
                 k, v = keys[b, kv], values[b, kv]
-                multiply(new[kv * group * d :], d, group, k, W, d * W, blocks, d, rows, rows.shape[1])
+                multiply(new[kv * group * d :], d, 1, group, k, W, d * W, blocks, d, rows, rows.shape[1], 0)
                 for g in range(group):
                     row = rows[g]
                     totals[g] = exponentials(row, at + 1, greatest(row, at + 1), scale, row)
-                multiply(rows, rows.shape[1], group, v, wide, W, wide // W, at + 1, mixed, wide)
+                multiply(rows, rows.shape[1], 1, group, v, wide, W, wide // W, at + 1, mixed, wide, 0)
                 for g in range(group):
                     part, to = _ONE / totals[g], out[b, (kv * group + g) * d : (kv * group + g + 1) * d]
                     for i in range(d):
@@ -180,12 +156,13 @@ class Room(NamedTuple):
     acted: np.ndarray  # (B, I)
     out: np.ndarray  # (B, H)
     logits: np.ndarray  # (B, V)
+    scale: np.ndarray  # (B,)
 
 
 @_compile
 def _times(a, k, weights, out, n):
     """The first n rows of `a` times a matrix."""
-    multiply(a, a.shape[1], n, weights, W, k * W, weights.shape[0], k, out, out.shape[1])
+    multiply(a, a.shape[1], 1, n, weights, W, k * W, weights.shape[0], k, out, out.shape[1], 0)
 
 
 @_compile
@@ -196,12 +173,11 @@ def _add_bias(x, bias, n):
 
 
 @_compile
-def step(ids, lengths, w, room, eps, gelu, cos, sin, keys, values, rows, mixed, totals, row):
+def step(ids, lengths, w, room, eps, gelu, cos, sin, keys, values, rows, mixed, totals):
     """The next token's logits of each row after `ids` (B,), into `room`: a small model's whole step without a call between.
 
     Args:
         lengths, cos, sin, keys, values, rows, mixed, totals: as `attend` has them; keys and values of all layers (L, ...).
-        row: room of (I,).
     """
     n, h = len(ids), w.embed.shape[1]
     x, normed, out = room.x[:n], room.normed[:n], room.out[:n]
@@ -219,11 +195,11 @@ def step(ids, lengths, w, room, eps, gelu, cos, sin, keys, values, rows, mixed, 
         )  # fmt: skip
         _times(room.mixed, room.mixed.shape[1], w.o[layer], out, n)
         _add_bias(out, w.o_bias[layer], n)
-        add_norm(x, out, w.norm2[layer], eps, normed)
+        add_norm(x, out, w.norm2[layer], eps, x, normed, room.scale)
         _times(normed, h, w.gate_up[layer], room.both, n)
-        gate(room.both[:n], gelu, room.acted[:n], row)
+        gate(room.both[:n], gelu, room.acted[:n])
         _times(room.acted, room.acted.shape[1], w.down[layer], out, n)
-        add_norm(x, out, after, eps, normed)
+        add_norm(x, out, after, eps, x, normed, room.scale)
     _times(normed, h, w.head, room.logits, n)
 
 
@@ -293,180 +269,64 @@ def draw(logits, u, temperature, top_p, ids, logp, row):
 # the learner's: forward and backward, in the precision of its activations
 
 
-def _read(x, row, bits):
-    """A row in float32: itself, or widened into `row`, whose bits are `bits`."""
-
-
-@overload(_read)
-def _read_impl(x, row, bits):
-    def plain(x, row, bits):
-        return x
-
-    def half(x, row, bits):
-        for i in range(x.shape[0]):
-            bits[i] = np.uint32(x[i]) << np.uint32(16)
-        return row[: x.shape[0]]
-
-    return half if x.dtype == types.uint16 else plain
-
-
-def _write(x, row, bits):
-    """x = the row in float32, rounded to the nearest, ties to even."""
-
-
-@overload(_write)
-def _write_impl(x, row, bits):
-    def plain(x, row, bits):
-        for i in range(x.shape[0]):
-            x[i] = row[i]
-
-    def half(x, row, bits):
-        for i in range(x.shape[0]):
-            x[i] = np.uint16(
-                (bits[i] + np.uint32(0x7FFF) + ((bits[i] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-            )
-
-    return half if x.dtype == types.uint16 else plain
-
-
-def rows_of(n: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Room for n rows in float32, and the same as bits."""
-    rows = np.empty((n, width), dtype=np.float32)
-    return rows, rows.view(np.uint32)
-
-
 @_compile
-def add_norm_forward(x, y, w, eps, total, out, scale, rows, bits):
-    """total = x + y and out = total / rms(total) * w: (B, H), w (H,) float32; scale (B,) = 1 / rms, kept for backward."""
-    h = w.shape[0]
-    for b in range(x.shape[0]):
-        p, q, o = _read(x[b], rows[0], bits[0]), _read(y[b], rows[1], bits[1]), rows[2]
-        for i in range(h):
-            o[i] = p[i] + q[i]
-        _write(total[b], o, bits[2])
-        t = _read(total[b], rows[0], bits[0])
-        square = np.float32(0.0)
-        for i in range(h):
-            square += t[i] * t[i]
-        r = _ONE / np.sqrt(square / np.float32(h) + eps)
-        scale[b] = r
-        for i in range(h):
-            o[i] = t[i] * r * w[i]
-        _write(out[b], o, bits[2])
-
-
-@_compile
-def add_norm_backward(total, w, scale, g_total, g_out, g_x, g_w, rows, bits):
+def add_norm_backward(total, w, scale, g_total, g_out, g_x, g_w):
     """Gradients: g_x (B, H) of both summands, and g_w (H,), which is added to."""
-    h = w.shape[0]
     for b in range(total.shape[0]):
-        t, g, gt = (
-            _read(total[b], rows[0], bits[0]),
-            _read(g_out[b], rows[1], bits[1]),
-            _read(g_total[b], rows[2], bits[2]),
-        )
-        o, r, dot = rows[3], scale[b], np.float32(0.0)
-        for i in range(h):
-            n = t[i] * r
-            g_w[i] += g[i] * n
-            dot += g[i] * w[i] * n
-        dot /= np.float32(h)
-        for i in range(h):
-            o[i] = (g[i] * w[i] - t[i] * r * dot) * r + gt[i]
-        _write(g_x[b], o, bits[3])
+        _add_norm_back(total[b], w, len(w), scale[b], g_total[b], g_out[b], g_x[b], g_w)
 
 
 @_compile
-def gate_forward(x, gelu, out, rows, bits):
-    """out = silu(gate) * up, or gelu by tanh: (B, 2 I) -> (B, I)."""
-    n = out.shape[1]
-    for b in range(x.shape[0]):
-        t, o = _read(x[b], rows[0], bits[0]), rows[1]
-        if gelu:
-            for i in range(n):
-                o[i] = t[i] + np.float32(0.044715) * t[i] * t[i] * t[i]
-            exponentials(o, n, _ZERO, _GELU, o)
-        else:
-            exponentials(t, n, _ZERO, -_ONE, o)
-        for i in range(n):
-            o[i] = t[i] * t[n + i] / (_ONE + o[i])
-        _write(out[b], o, bits[1])
-
-
-@_compile
-def gate_backward(x, gelu, g, g_x, rows, bits):
+def gate_backward(x, gelu, g, g_x):
     """The gradient (B, 2 I) of gate and up."""
     n = g.shape[1]
     for b in range(x.shape[0]):
-        t, u, s, o = _read(x[b], rows[0], bits[0]), _read(g[b], rows[1], bits[1]), rows[2], rows[3]
         if gelu:
-            for i in range(n):
-                s[i] = t[i] + np.float32(0.044715) * t[i] * t[i] * t[i]
-            exponentials(s, n, _ZERO, _GELU, s)
+            _gate_gelu_back(x[b], n, g[b], g_x[b])
         else:
-            exponentials(t, n, _ZERO, -_ONE, s)
-        for i in range(n):
-            s[i] = _ONE / (_ONE + s[i])
-        for i in range(n):
-            slope = np.float32(1.0)
-            if gelu:
-                slope = -_GELU * (_ONE + np.float32(3 * 0.044715) * t[i] * t[i])
-            o[i] = u[i] * t[n + i] * s[i] * (_ONE + t[i] * slope * (_ONE - s[i]))
-            o[n + i] = u[i] * t[i] * s[i]
-        _write(g_x[b], o, bits[3])
+            _gate_silu_back(x[b], n, g[b], g_x[b])
 
 
 @_compile
-def turn(x, heads, cos, sin, sign, out, rows, bits):
+def turn(x, heads, cos, sin, sign, out):
     """The first `heads` heads of each row turned by its place, the rest copied: (B T, W) -> the same.
 
     Args:
         cos, sin: (T, D/2); row n stands at place n % T.
         sign: 1, or -1 to turn back.
     """
-    half = cos.shape[1]
+    half, end = cos.shape[1], 2 * heads * cos.shape[1]
     for b in range(x.shape[0]):
-        t, o, c, s = _read(x[b], rows[0], bits[0]), rows[1], cos[b % cos.shape[0]], sin[b % cos.shape[0]]
+        c, s = cos[b % cos.shape[0]], sin[b % cos.shape[0]]
         for h in range(heads):
-            low, high = t[2 * h * half : (2 * h + 1) * half], t[(2 * h + 1) * half : (2 * h + 2) * half]
-            p, q = o[2 * h * half : (2 * h + 1) * half], o[(2 * h + 1) * half : (2 * h + 2) * half]
-            for i in range(half):
-                p[i] = low[i] * c[i] - sign * high[i] * s[i]
-                q[i] = high[i] * c[i] + sign * low[i] * s[i]
-        for i in range(2 * heads * half, x.shape[1]):
-            o[i] = t[i]
-        _write(out[b], o, bits[1])
+            turned(x[b], 2 * h * half, half, c, s, sign, _ONE, out[b], 2 * h * half)
+        scaled(x[b], end, x.shape[1] - end, _ONE, out[b], end)
 
 
 @_compile
-def token_logp(logits, ids, inverse, logp, norm, entropy, wanted, rows, bits):
-    """Of each row (V,) of logits, times `inverse`: log softmax at its id, the logarithm of the sum, and the entropy where
-    it is wanted. logp, norm, entropy (N,) float32 are written."""
+def token_logp(logits, ids, inverse, logp, norm, entropy, row):
+    """Of each row (V,) of logits, times `inverse`: log softmax at its id, the logarithm of the sum, and the entropy.
+    logp, norm, entropy (N,) float32 are written; row: room of (1,)."""
     v = logits.shape[1]
     for n in range(logits.shape[0]):
-        x, e = _read(logits[n], rows[0], bits[0]), rows[1]
-        top, mean = greatest(x, v), _ZERO
-        total = exponentials(x, v, top, inverse, e)
-        if wanted:
-            for i in range(v):
-                mean += e[i] * (x[i] - top)
+        x = logits[n]
+        top = greatest(x, v)
+        total, mean = entropies(x, v, top, inverse)
         size = np.log(total)
+        scaled(x, ids[n], 1, _ONE, row, 0)
         norm[n] = top * inverse + size
-        logp[n] = (x[ids[n]] - top) * inverse - size
-        entropy[n] = size - mean * inverse / total if wanted else np.float32(0.0)
+        logp[n] = (row[0] - top) * inverse - size
+        entropy[n] = size - mean / total
 
 
 @_compile
-def token_logp_backward(logits, ids, inverse, norm, g, rows, bits):
-    """The gradient of the logits, in place of them, from that of logp (N,)."""
+def token_logp_backward(logits, ids, inverse, norm, g, row):
+    """The gradient of the logits, in place of them, from that of logp (N,); row: room of (V,)."""
     v = logits.shape[1]
     for n in range(logits.shape[0]):
-        x, e, by = _read(logits[n], rows[0], bits[0]), rows[1], g[n] * inverse
-        exponentials(x, v, norm[n] / inverse, inverse, e)
-        for i in range(v):
-            e[i] *= -by
-        e[ids[n]] += by
-        _write(logits[n], e, bits[1])
+        exponentials(logits[n], v, norm[n] / inverse, inverse, row)
+        row[ids[n]] -= _ONE
+        scaled(row, 0, v, -g[n] * inverse, logits[n], 0)
 
 
 def warm() -> None:
@@ -474,27 +334,26 @@ def warm() -> None:
     f, one = np.float32, np.float32(1.0)
     x, w, wide, none, t = np.ones((1, 4), f), np.ones(4, f), np.ones((1, 8), f), np.empty(0, f), np.ones((2, 1), f)
     norm(x, w, one, x.copy())
-    add_norm(x.copy(), x, w, one, x.copy())
-    gate(wide, False, x.copy(), w.copy())
     keys, values, at = np.ones((1, 1, 1, 1, 2, W), f), np.ones((1, 1, 1, W, W), f), np.zeros(1, np.int64)
     room = np.empty((2, W), f), np.empty((2, W), f), np.empty(2, f)
     attend(wide.copy(), t, t, none, none, one, at, keys[0], values[0], x.copy(), *room)
     matrix = lambda k: np.ones((1, 1, k, W), f)  # noqa: E731
-    weights = Weights(x, one, x, x, w, none[None], none[None], matrix(4), none[None], matrix(4), none[None], matrix(4), matrix(4), matrix(4)[0])  # fmt: skip
+    weights = Weights(
+        x, one, x, x, w, none[None], none[None], matrix(4), none[None], matrix(4), none[None], matrix(4), matrix(4), matrix(4)[0]
+    )  # fmt: skip
     rows = lambda n: np.empty((1, n), f)  # noqa: E731
-    between = Room(rows(4), rows(4), rows(W), rows(4), rows(W), rows(4), rows(W), rows(W))
-    step(at, at, weights, between, one, False, t, t, keys, values, *room, w.copy())
+    between = Room(rows(4), rows(4), rows(W), rows(4), rows(W), rows(4), rows(W), rows(W), np.empty(1, f))
+    step(at, at, weights, between, one, False, t, t, keys, values, *room)
     draw(x, np.ones(1) / 2, one, 0.9, np.zeros(1, np.int64), w.copy(), w.copy())
     for kind in (np.float32, np.uint16):
         y, z, scale = np.ones((1, 4), kind), np.ones((1, 8), kind), np.ones(1, f)
-        add_norm_forward(y, y, w, one, y.copy(), y.copy(), scale, *rows_of(3, 4))
-        add_norm_backward(y, w, scale, y, y, y.copy(), w.copy(), *rows_of(4, 4))
-        gate_forward(z, False, y.copy(), *rows_of(2, 8))
-        gate_backward(z, False, y, z.copy(), *rows_of(4, 8))
-        turn(z, 2, t, t, one, z.copy(), *rows_of(2, 8))
-        told = (np.ones(1, f), np.ones(1, f), np.ones(1, f))
-        token_logp(y.copy(), np.zeros(1, np.int64), one, *told, True, *rows_of(2, 4))
-        token_logp_backward(y.copy(), np.zeros(1, np.int64), one, *told[:2], *rows_of(2, 4))
+        add_norm(y, y, w, one, y.copy(), y.copy(), scale)
+        add_norm_backward(y, w, scale, y, y, y.copy(), w.copy())
+        gate(z, False, y.copy())
+        gate_backward(z, False, y, z.copy())
+        turn(z, 2, t, t, one, z.copy())
+        token_logp(y.copy(), np.zeros(1, np.int64), one, np.ones(1, f), np.ones(1, f), np.ones(1, f), np.ones(1, f))
+        token_logp_backward(y.copy(), np.zeros(1, np.int64), one, np.ones(1, f), np.ones(1, f), w.copy())
 
 
 if __name__ == "__main__":

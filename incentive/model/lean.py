@@ -7,7 +7,7 @@ weights back under their Hugging Face names. A contract test proves that its log
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import torch
@@ -193,20 +193,23 @@ class Lean(nn.Module):
         x = x + y
         return x, self._norm(x, w)
 
-    def _qkv(self, normed: Tensor, block: nn.ParameterDict, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, H) -> q (B, T, heads, D), k and v (B, T, kv_heads, D), turned by cos and sin (B or 1, T, 1, D/2)."""
-        b, t, _ = normed.shape
+    def _qkv(self, normed: Tensor, block: nn.ParameterDict) -> Tensor:
+        """(..., H) -> queries, keys and values of all heads beside each other (..., heads + 2 kv_heads, D), not turned."""
         bias = self._cast(block["qkv_bias"]) if self.bias else None
-        qkv = F.linear(normed, self._cast(block["qkv"]), bias)
-        sizes = [self.heads, self.kv_heads, self.kv_heads]
-        if usable(qkv) and not self.qk_norm and len(cos) == 1:
-            turned = Turn.apply(qkv, self.heads + self.kv_heads, cos[0, :, 0], sin[0, :, 0])
-            return turned.view(b, t, -1, self.head_dim).split(sizes, dim=2)
-        q, k, v = qkv.view(b, t, -1, self.head_dim).split(sizes, dim=2)
-        if self.qk_norm:
-            q, k = self._norm(q, block["q_norm"]), self._norm(k, block["k_norm"])
-        qk = rotate(torch.cat((q, k), dim=2), cos.to(self.dtype), sin.to(self.dtype))
-        return *qk.split(sizes[:2], dim=2), v
+        qkv = F.linear(normed, self._cast(block["qkv"]), bias).unflatten(-1, (-1, self.head_dim))
+        if not self.qk_norm:
+            return qkv
+        q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=-2)
+        return torch.cat((self._norm(q, block["q_norm"]), self._norm(k, block["k_norm"]), v), dim=-2)
+
+    def _turned(self, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q (B, T, heads, D), k and v (B, T, kv_heads, D), turned by cos and sin (B or 1, T, 1, D/2)."""
+        turning = self.heads + self.kv_heads
+        if usable(qkv) and len(cos) == 1:
+            qkv = Turn.apply(qkv.flatten(2), turning, cos[0, :, 0], sin[0, :, 0]).view(qkv.shape)
+            return qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=2)
+        qk, v = qkv.split([turning, self.kv_heads], dim=2)
+        return *rotate(qk, cos.to(self.dtype), sin.to(self.dtype)).split([self.heads, self.kv_heads], dim=2), v
 
     def _out(self, attended: Tensor, block: nn.ParameterDict) -> Tensor:
         return F.linear(attended, self._cast(block["o"]), self._cast(block["o_bias"]) if "o_bias" in block else None)
@@ -224,30 +227,33 @@ class Lean(nn.Module):
         x = F.embedding(ids, self._cast(self.embed))
         return x * torch.tensor(self.config.hidden_size**0.5, dtype=self.dtype) if self.gemma else x
 
-    def _layers(self, ids: Tensor, pack: Pack | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Right-padded ids (B, T), or a pack's (1, N) -> keys and values (B, T, kv_heads, D) of each layer with the norm of
-        what follows it."""
+    def _layers(self, ids: Tensor, attend: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+        """ids (...,) -> of each layer the norm (..., H) of what follows it.
+
+        Args:
+            attend: queries, keys and values, not turned (..., heads + 2 kv_heads, D) -> what each token draws (..., heads D).
+        """
         x = self._embed(ids)
-        places = torch.arange(ids.shape[1], device=ids.device) if pack is None else pack.places
-        cos, sin = self.rope(places[None])
         blocks = list(self.blocks)
         normed = self._norm(x, blocks[0]["norm1"])
         for block, after in zip(blocks, [*(b["norm1"] for b in blocks[1:]), self.final_norm], strict=True):
-            q, k, v = self._qkv(normed, block, cos, sin)
-            mixed = causal_attention(q, k, v) if pack is None else Attend.apply(q[0], k[0], v[0], pack).flatten(1)[None]
+            mixed = attend(self._qkv(normed, block))
             x, normed = self._add_norm(x, self._out(mixed, block), block["norm2"])
             x, normed = self._add_norm(x, self._feed(normed, block), after)
-            yield k, v, normed
+            yield normed
 
     def forward(self, ids: Tensor) -> Tensor:
         """Right-padded ids (B, T) -> last hidden states (B, T, H), normed, in `dtype`. Padding needs no mask."""
-        *_, (_, _, hidden) = self._layers(ids)
+        cos, sin = self.rope(torch.arange(ids.shape[1], device=ids.device)[None])
+        *_, hidden = self._layers(ids, lambda qkv: causal_attention(*self._turned(qkv, cos, sin)))
         return hidden
 
     def packed(self, pack: Pack) -> Tensor:
         """Last hidden states (N, H) of a pack's tokens, as `forward` gives them."""
-        *_, (_, _, hidden) = self._layers(pack.ids[None], pack)
-        return hidden[0]
+        cos, sin = (x[:, 0] for x in self.rope(pack.places))
+        heads = self.heads, self.kv_heads
+        *_, hidden = self._layers(pack.ids, lambda qkv: Attend.apply(qkv.flatten(1), cos, sin, pack, *heads))
+        return hidden
 
     @property
     def unembed(self) -> Tensor:
@@ -262,9 +268,17 @@ class Lean(nn.Module):
 
     def prefill(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Right-padded ids (B, T) -> last hidden states (B, T, H), keys and values (layers, B, kv_heads, T, D)."""
-        layers = list(self._layers(ids))
-        keys, values = (torch.stack([layer[i].transpose(1, 2) for layer in layers]) for i in (0, 1))
-        return layers[-1][2], keys, values
+        cos, sin = self.rope(torch.arange(ids.shape[1], device=ids.device)[None])
+        cache: list[tuple[Tensor, Tensor]] = []
+
+        def attend(qkv: Tensor) -> Tensor:
+            q, k, v = self._turned(qkv, cos, sin)
+            cache.append((k.transpose(1, 2), v.transpose(1, 2)))
+            return causal_attention(q, k, v)
+
+        *_, hidden = self._layers(ids, attend)
+        keys, values = (torch.stack([layer[i] for layer in cache]) for i in (0, 1))
+        return hidden, keys, values
 
     def decode(self, ids: Tensor, lengths: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """One token for each of the first B rows of a cache, which is written in place.
@@ -288,7 +302,7 @@ class Lean(nn.Module):
         )
         bias = bias.expand(b, self.kv_heads, group, used).reshape(b * self.kv_heads, group, used)
         for n, block in enumerate(self.blocks):
-            q, k, v = self._qkv(self._norm(x, block["norm1"]), block, cos, sin)
+            q, k, v = self._turned(self._qkv(self._norm(x, block["norm1"]), block), cos, sin)
             keys[n, rows, :, lengths] = k[:, 0]
             values[n, rows, :, lengths] = v[:, 0]
             seen_k = keys[n, :b].flatten(0, 1)[:, :used]

@@ -49,9 +49,11 @@ class _TokenLogp(torch.autograd.Function):
             part = slice(at, at + rows)
             told = (logp[part], norm[part], ent[part])
             if ctx.fused:
-                fused.token_logp(h[part] @ w.T, ids[part], temperature, *told, entropy)
+                fused.token_logp(h[part] @ w.T, ids[part], temperature, *told)
             else:
                 _read(h[part], w, ids[part], temperature, told, entropy)
+        if not entropy:
+            ent.zero_()
         ctx.save_for_backward(h, w, ids, norm)
         ctx.temperature, ctx.rows = temperature, rows
         ctx.mark_non_differentiable(ent)

@@ -1,0 +1,161 @@
+"""Attention of rows that stand after each other without padding, forward and backward, on a CPU (`model.packed`).
+
+A block of a row's queries, with the heads that share a key, meets all keys that it may see, by `vectors.multiply`; nothing
+larger than that block's scores is held, and what the backward pass needs of them is computed again from their sums
+(Dao et al. 2022). Everything is computed in float32, whatever comes and goes. N tokens, D head size.
+"""
+
+# ruff: noqa: PLR0913
+from __future__ import annotations
+
+import numpy as np
+
+from incentive.model.kernels import _ONE, _ZERO, _compile
+from incentive.model.vectors import W, exponentials, greatest, multiply, scaled, softmax_back, turned
+
+_BLOCK = 32  # queries of a head at a time
+
+
+@_compile
+def _columns(rows, n, d, out):
+    """(n, D or more) -> (n / W, D, W): see `vectors.columns`. What is behind the last of n is left as it was."""
+    for t in range(n):
+        to, at = out[t // W], t % W
+        for i in range(d):
+            to[i, at] = rows[t, i]
+
+
+@_compile
+def _load(qkv, cos, sin, first, many, at_key, at_value, keys, values, row):
+    """Keys, turned, and values of a span's tokens, into the rows from `row` on."""
+    half = cos.shape[1]
+    for t in range(many):
+        n = first + t
+        turned(qkv[n], at_key, half, cos[n], sin[n], _ONE, _ONE, keys[row + t], 0)
+        scaled(qkv[n], at_value, 2 * half, _ONE, values[row + t], 0)
+
+
+@_compile
+def _room(spans, d, group):
+    """How many keys the longest span sees, in whole vectors, and a head in whole vectors."""
+    most = 0
+    for i in range(len(spans)):
+        most = max(most, spans[i, 1] + spans[i, 3])
+    return (most + W - 1) // W * W, (d + W - 1) // W * W, _BLOCK * group
+
+
+@_compile
+def forward(qkv, cos, sin, heads, kv_heads, spans, out, norm):
+    """What each token of the spans draws from those before it.
+
+    Args:
+        qkv: (N, (heads + 2 kv_heads) D), not turned.
+        cos, sin: (N, D/2).
+        spans: (n, 4) int64: where a row's own tokens begin and how many they are, and the same of the prompt before them.
+        out: (N, heads D), written.
+        norm: (N, heads) float32, written: the logarithm of the sum of a query's exponentials.
+    """
+    half = cos.shape[1]
+    d, group = 2 * half, heads // kv_heads
+    scale = _ONE / np.sqrt(np.float32(d))
+    most, wide, height = _room(spans, d, group)
+    keys, values = np.zeros((most, wide), np.float32), np.zeros((most, wide), np.float32)
+    by_key, scores = np.zeros((most // W, d, W), np.float32), np.zeros((height, most), np.float32)
+    q, o, parts = np.zeros((height, wide), np.float32), np.zeros((height, wide), np.float32), np.zeros(height, np.float32)
+    for i in range(len(spans)):
+        first, many, begin, before = spans[i]
+        for kv in range(kv_heads):
+            at_key, at_value = (heads + kv) * d, (heads + kv_heads + kv) * d
+            _load(qkv, cos, sin, begin, before, at_key, at_value, keys, values, 0)
+            _load(qkv, cos, sin, first, many, at_key, at_value, keys, values, before)
+            _columns(keys, before + many, d, by_key)
+            for t in range(0, many, _BLOCK):
+                tokens = min(_BLOCK, many - t)
+                seen, rows = before + t + tokens, tokens * group
+                for r in range(rows):
+                    n, at = first + t + r // group, (kv * group + r % group) * d
+                    turned(qkv[n], at, half, cos[n], sin[n], _ONE, scale, q[r], 0)
+                multiply(q, wide, 1, rows, by_key, W, d * W, (seen + W - 1) // W, d, scores, most, 0)
+                for r in range(rows):
+                    row, some = scores[r], before + t + r // group + 1
+                    top = greatest(row, some)
+                    total = exponentials(row, some, top, _ONE, row)
+                    row[some:seen] = _ZERO
+                    parts[r] = _ONE / total
+                    norm[first + t + r // group, kv * group + r % group] = top + np.log(total)
+                multiply(scores, most, 1, rows, values, wide, W, wide // W, seen, o, wide, 0)
+                for r in range(rows):
+                    scaled(o[r], 0, d, parts[r], out[first + t + r // group], (kv * group + r % group) * d)
+
+
+@_compile
+def backward(qkv, cos, sin, heads, kv_heads, spans, norm, g_out, shared, g_qkv):
+    """The gradient of qkv, written, from that of what was drawn. Arrays as in `forward`.
+
+    Args:
+        shared: tokens before this number are prompts, whose keys' gradients are summed over the rows that see them; all
+            of those rows are among the spans.
+    """
+    half = cos.shape[1]
+    d, group = 2 * half, heads // kv_heads
+    scale = _ONE / np.sqrt(np.float32(d))
+    most, wide, height = _room(spans, d, group)
+    low = high = 0
+    for i in range(len(spans)):
+        if spans[i, 0] < shared:
+            low = spans[i, 0] if high == 0 else min(low, spans[i, 0])
+            high = max(high, spans[i, 0] + spans[i, 1])
+    f = np.float32
+    of_keys, of_values = np.zeros((high - low, kv_heads, wide), f), np.zeros((high - low, kv_heads, wide), f)
+    keys, values, g_keys, g_values = np.zeros((most, wide), f), np.zeros((most, wide), f), np.zeros((most, wide), f), np.zeros((most, wide), f)  # fmt: skip
+    by_key, by_value = np.zeros((most // W, d, W), f), np.zeros((most // W, d, W), f)
+    weights, turns = np.zeros((height, most), f), np.zeros((height, most), f)
+    q, g, g_q = np.zeros((height, wide), f), np.zeros((height, wide), f), np.zeros((height, wide), f)
+    for i in range(len(spans)):
+        first, many, begin, before = spans[i]
+        for kv in range(kv_heads):
+            at_key, at_value = (heads + kv) * d, (heads + kv_heads + kv) * d
+            _load(qkv, cos, sin, begin, before, at_key, at_value, keys, values, 0)
+            _load(qkv, cos, sin, first, many, at_key, at_value, keys, values, before)
+            _columns(keys, before + many, d, by_key)
+            _columns(values, before + many, d, by_value)
+            g_keys[: before + many] = _ZERO
+            g_values[: before + many] = _ZERO
+            for t in range(0, many, _BLOCK):
+                tokens = min(_BLOCK, many - t)
+                seen, rows = before + t + tokens, tokens * group
+                for r in range(rows):
+                    n, at = first + t + r // group, (kv * group + r % group) * d
+                    turned(qkv[n], at, half, cos[n], sin[n], _ONE, scale, q[r], 0)
+                    scaled(g_out[n], at, d, _ONE, g[r], 0)
+                multiply(q, wide, 1, rows, by_key, W, d * W, (seen + W - 1) // W, d, weights, most, 0)
+                multiply(g, wide, 1, rows, by_value, W, d * W, (seen + W - 1) // W, d, turns, most, 0)
+                for r in range(rows):
+                    row, some = weights[r], before + t + r // group + 1
+                    exponentials(row, some, norm[first + t + r // group, kv * group + r % group], _ONE, row)
+                    softmax_back(row, some, turns[r])
+                    row[some:seen] = _ZERO
+                    turns[r, some:seen] = _ZERO
+                multiply(turns, most, 1, rows, keys, wide, W, wide // W, seen, g_q, wide, 0)
+                multiply(turns, 1, most, seen, q, wide, W, wide // W, rows, g_keys, wide, 1)
+                multiply(weights, 1, most, seen, g, wide, W, wide // W, rows, g_values, wide, 1)
+                for r in range(rows):
+                    n, at = first + t + r // group, (kv * group + r % group) * d
+                    turned(g_q[r], 0, half, cos[n], sin[n], -_ONE, scale, g_qkv[n], at)
+            for t in range(before):
+                for k in range(d):
+                    of_keys[begin - low + t, kv, k] += g_keys[t, k]
+                    of_values[begin - low + t, kv, k] += g_values[t, k]
+            for t in range(many):
+                n, row = first + t, before + t
+                if n < shared:
+                    for k in range(d):
+                        of_keys[n - low, kv, k] += g_keys[row, k]
+                        of_values[n - low, kv, k] += g_values[row, k]
+                else:
+                    turned(g_keys[row], 0, half, cos[n], sin[n], -_ONE, _ONE, g_qkv[n], at_key)
+                    scaled(g_values[row], 0, d, _ONE, g_qkv[n], at_value)
+    for n in range(low, high):
+        for kv in range(kv_heads):
+            turned(of_keys[n - low, kv], 0, half, cos[n], sin[n], -_ONE, _ONE, g_qkv[n], (heads + kv) * d)
+            scaled(of_values[n - low, kv], 0, d, _ONE, g_qkv[n], (heads + kv_heads + kv) * d)
