@@ -27,6 +27,7 @@ from incentive.model.lean import Lean
 from incentive.model.logp import token_logp
 from incentive.model.packed import LONGEST, alike, pack, rounded
 from incentive.model.scored import Scored
+from incentive.optim import AdamW
 from incentive.records import Example
 from incentive.threads import lanes, together
 
@@ -212,13 +213,12 @@ class Learner(Generic[P]):
         by_muon = {id(p) for p in hidden} if optim.optimizer == "muon" else set()
         matrices = [p for p in policy.parameters() if p.dim() >= 2 and id(p) not in by_muon]
         vectors = [p for p in policy.parameters() if p.dim() < 2]
-        self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(
+        self.optimizers: list[AdamW | torch.optim.Muon] = [
+            AdamW(
                 [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
                 lr=optim.learning_rate,
                 betas=(optim.adam_beta1, optim.adam_beta2),
                 eps=1e-8,
-                fused=True,
             )
         ]
         if by_muon:

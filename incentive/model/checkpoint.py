@@ -16,7 +16,15 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging as hf_logging
 
 from incentive import hub
@@ -60,6 +68,36 @@ def resolve(model: str | Path) -> Path:
     raise CheckpointError(f"{model}: no such model; give the folder of a Hugging Face checkpoint, or one of: {shipped}")
 
 
+# what a lean decoder asks a config for; transformers 5 writes all of it
+FIELDS = (
+    "hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "head_dim",
+    "rms_norm_eps", "vocab_size", "tie_word_embeddings", "rope_parameters",
+)  # fmt: skip
+MORE = {"llama": ("attention_bias", "mlp_bias"), "qwen3": ("attention_bias",), "gemma": ("attention_bias",)}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """An object of JSON; empty where there is none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_config(folder: Path) -> Any:
+    """The folder's config, as transformers reads it.
+
+    The class of a kind of model, and the automatic tokenizer, import torch's compiler and more, 80 MB and a second, which
+    nothing here uses: where the file names all that is asked for, transformers' base class holds it.
+    """
+    raw = _read(folder / "config.json")
+    kind = raw.get("model_type")
+    if kind in MORE and all(name in raw for name in (*FIELDS, *MORE[kind])):
+        return type("Config", (PreTrainedConfig,), {"model_type": kind}).from_dict(raw)
+    return AutoConfig.from_pretrained(str(folder), local_files_only=True)
+
+
 def load_tokenizer(folder: Path, vocab_size: int | None = None) -> PreTrainedTokenizerBase:
     """The folder's tokenizer, with an EOS and a PAD token, no larger than the embedding.
 
@@ -67,7 +105,9 @@ def load_tokenizer(folder: Path, vocab_size: int | None = None) -> PreTrainedTok
         CheckpointError: it is missing, lacks EOS, or has more tokens than `vocab_size`.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        known = _read(folder / "tokenizer_config.json").get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
+        kind = PreTrainedTokenizerFast if known and (folder / "tokenizer.json").is_file() else AutoTokenizer
+        tokenizer = kind.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # transformers raises many kinds here; all mean the same to a user
         there = any((folder / n).is_file() for n in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"))
         why = str(error).splitlines()[0] if there else "there is no tokenizer.json"
@@ -164,7 +204,7 @@ def open_checkpoint(model: str | Path, dtype: str, device: str) -> Opened:
         raise CheckpointError(f"learner.device = {device!r}, but no such CUDA GPU is available here; set it to 'cpu'")
     folder = resolve(model)
     try:
-        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        config = read_config(folder)
     except Exception as error:
         raise CheckpointError(f"{folder}/config.json: {str(error).splitlines()[0]}") from None
     weights = read_weights(folder)
