@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from incentive.config import Engine as EngineConfig
 from incentive.engine.base import Turns, draw, finished, uniform
-from incentive.model.decoder import decoder
+from incentive.model.decoder import TorchDecoder, decoder
 from incentive.model.lean import Lean
 from incentive.records import Request, Sample
 from incentive.threads import lanes, merged
@@ -48,8 +48,8 @@ class _Row:
 class _Worker:
     """Slots, a cache and a loop of its own."""
 
-    def __init__(self, policy: Lean, turns: Turns):
-        self.policy, self.decoder, self.turns = policy, decoder(policy), turns
+    def __init__(self, policy: Lean, decoder: TorchDecoder, turns: Turns):
+        self.policy, self.decoder, self.turns = policy, decoder, turns
 
     def _prefill(self, prompts: list[np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
         """Right-padded prompts -> last logits (P, V), keys and values (layers, P, kv_heads, T, D)."""
@@ -145,12 +145,13 @@ class LocalEngine:
     ):
         self.policy, self.tokenizer, self.config = policy, tokenizer, config
         self.version, self.stop_ids = 0, np.array(stop_ids)
-        self.workers = [_Worker(policy, Turns(tokenizer)) for _ in range(lanes(policy))]
+        first = decoder(policy)
+        decoders = [first, *(decoder(policy, first) for _ in range(lanes(policy) - 1))]
+        self.workers = [_Worker(policy, own, Turns(tokenizer)) for own in decoders]
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         self.policy.load_named(dict(weights))
-        for worker in self.workers:
-            worker.decoder.refresh()
+        self.workers[0].decoder.refresh()
         self.version = version
 
     def close(self) -> None:
@@ -169,8 +170,12 @@ class LocalEngine:
         parts = [part for n in range(len(self.workers)) if (part := requests[n :: len(self.workers)])]
         slots = max(1, self.config.max_num_seqs // len(parts))
         loops = [w.run(part, slots, self.version, self.stop_ids) for w, part in zip(self.workers, parts, strict=False)]
-        for rows in merged(loops):
-            for row in rows:
-                slot, versions = row.slot, (row.slot.version, self.version)
-                ended = row.ids, row.mask, row.logp, row.stopped
-                yield finished(slot.request, slot.index, *ended, versions, self.tokenizer)
+        try:
+            for rows in merged(loops):
+                for row in rows:
+                    slot, versions = row.slot, (row.slot.version, self.version)
+                    ended = row.ids, row.mask, row.logp, row.stopped
+                    yield finished(slot.request, slot.index, *ended, versions, self.tokenizer)
+        finally:
+            for worker in self.workers:
+                worker.decoder.release()

@@ -37,6 +37,10 @@ class TorchDecoder:
     def cache_dtype(self) -> torch.dtype:
         return self.policy.dtype
 
+    def release(self) -> None:
+        """Give the cache's memory back until the next `reserve`."""
+        self.keys = self.values = torch.zeros(0, 0, 0, 0, 0)
+
     def put(self, first: int, keys: Tensor, values: Tensor, of: Tensor) -> None:
         """Rows `first`, `first + 1`, ... begin as the rows `of` (R,) of a prefill's keys and values."""
         to = slice(first, first + len(of))
@@ -67,7 +71,7 @@ class CpuDecoder(TorchDecoder):
     what it saves of memory's time goes into widening it.
     """
 
-    def __init__(self, policy: Lean):
+    def __init__(self, policy: Lean, like: CpuDecoder | None = None):
         from incentive.model import kernels, vectors
 
         super().__init__(policy)
@@ -76,28 +80,35 @@ class CpuDecoder(TorchDecoder):
         self.cos = self.sin = np.empty((0, 0), dtype=np.float32)
         self.buffers: dict[str, Tensor] = {}
         self.rows = 0
-        self.refresh()
+        self.held: dict[str, Any] = like.held if like else {}  # the weights as `step` reads them
+        if not like:
+            self.refresh()
 
     def refresh(self) -> None:
+        self.held.clear()
+        self.held.update(self._weights())
+
+    def _norms(self) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
+        """Weights of each layer's norms, and of the last."""
         p = self.policy
-        plain = lambda w: (w.detach() + (1 if p.gemma else 0)).float().numpy()  # noqa: E731  a norm's weight
+        plain = lambda w: (w.detach() + (1 if p.gemma else 0)).float().numpy()  # noqa: E731
         none = np.empty(0, dtype=np.float32)
-        self.norms = [
-            {name: plain(b[name]) if name in b else none for name in ("norm1", "norm2", "q_norm", "k_norm")}
-            for b in p.blocks
-        ]
-        self.final_norm = plain(p.final_norm)
+        names = ("norm1", "norm2", "q_norm", "k_norm")
+        return [{n: plain(b[n]) if n in b else none for n in names} for b in p.blocks], plain(p.final_norm)
+
+    def _weights(self) -> dict[str, Any]:
+        raise NotImplementedError
 
     def reserve(self, slots: int, tokens: int) -> None:
         p, c, vectors = self.policy, self.policy.config, self.vectors
         if self.keys.shape[1] < slots or self.values.shape[3] < tokens:
             shape = (p.layers, slots, p.kv_heads, vectors.whole(tokens))
-            self.keys = torch.zeros(*shape[:3], shape[3] // vectors.W, p.head_dim, vectors.W)
-            self.values = torch.zeros(*shape, vectors.whole(p.head_dim))
+            self.keys = torch.empty(*shape[:3], shape[3] // vectors.W, p.head_dim, vectors.W)
+            self.values = torch.empty(*shape, vectors.whole(p.head_dim))
         tokens = self.values.shape[3]
         if self.rows < slots:
             self.rows = slots
-            self.buffers = {name: torch.zeros(slots, *width) for name, width in self._widths().items()}
+            self.buffers = {name: torch.empty(slots, *width) for name, width in self._widths().items()}
         if len(self.cos) < tokens:
             group = p.heads // p.kv_heads
             f = lambda *shape: np.empty(shape, dtype=np.float32)  # noqa: E731
@@ -125,16 +136,16 @@ class CpuDecoder(TorchDecoder):
 class LargeDecoder(CpuDecoder):
     """All threads share each product, in the policy's dtype; what lies between runs on one."""
 
-    def refresh(self) -> None:
-        super().refresh()
-        p = self.policy
+    def _weights(self) -> dict[str, Any]:
+        p, (norms, final_norm) = self.policy, self._norms()
         matrix = lambda w: w.detach().to(p.dtype)  # noqa: E731
-        self.layers: list[dict[str, Any]] = [
+        layers = [
             {name: (matrix(b[name]), b[f"{name}_bias"].detach() if f"{name}_bias" in b else None)
              for name in ("qkv", "o", "gate_up", "down")}
             for b in p.blocks
         ]  # fmt: skip
-        self.head = matrix(p.unembed), None
+        afters = [*(n["norm1"] for n in norms[1:]), final_norm]
+        return {"layers": list(zip(layers, norms, afters, strict=True)), "head": (matrix(p.unembed), None)}
 
     def _times(self, x: Tensor, w: tuple[Tensor, Tensor | None]) -> Tensor:
         """(B, K) -> (B, N), float32."""
@@ -150,9 +161,8 @@ class LargeDecoder(CpuDecoder):
         torch.index_select(p.embed.detach(), 0, torch.from_numpy(ids), out=t["x"])
         if p.gemma:
             t["x"] *= p.config.hidden_size**0.5
-        k.norm(a["x"], self.norms[0]["norm1"], eps, a["normed"])
-        afters = [*(norms["norm1"] for norms in self.norms[1:]), self.final_norm]
-        for n, (layer, norms, after) in enumerate(zip(self.layers, self.norms, afters, strict=True)):
+        k.norm(a["x"], self.held["layers"][0][1]["norm1"], eps, a["normed"])
+        for n, (layer, norms, after) in enumerate(self.held["layers"]):
             qkv = self._times(t["normed"], layer["qkv"]).numpy()
             cache = self.keys[n].numpy(), self.values[n].numpy()
             k.attend(
@@ -162,25 +172,25 @@ class LargeDecoder(CpuDecoder):
             k.add_norm(a["x"], self._times(t["mixed"], layer["o"]).numpy(), norms["norm2"], eps, *to)
             k.gate(self._times(t["normed"], layer["gate_up"]).numpy(), p.gemma, a["acted"])
             k.add_norm(a["x"], self._times(t["acted"], layer["down"]).numpy(), after, eps, *to)
-        return self._times(t["normed"], self.head)
+        return self._times(t["normed"], self.held["head"])
 
 
 class SmallDecoder(CpuDecoder):
     """A step is one compiled call on one thread (`kernels.step`), in float32. A row's logits do not depend on its batch."""
 
-    def refresh(self) -> None:
-        super().refresh()
-        p, columns = self.policy, self.vectors.columns
+    def _weights(self) -> dict[str, Any]:
+        p, columns, (norms, final_norm) = self.policy, self.vectors.columns, self._norms()
         blocks = list(p.blocks)
-        of = lambda name: np.stack([norms[name] for norms in self.norms])  # noqa: E731
+        of = lambda name: np.stack([n[name] for n in norms])  # noqa: E731
         matrix = lambda name: columns(torch.stack([b[name].detach() for b in blocks])).numpy()  # noqa: E731
         none = np.empty((p.layers, 0), dtype=np.float32)
         bias = lambda name: np.stack([b[name].detach().numpy() for b in blocks]) if name in blocks[0] else none  # noqa: E731
-        self.weights = self.kernels.Weights(
+        weights = self.kernels.Weights(
             p.embed.detach().numpy(), np.float32(p.config.hidden_size**0.5 if p.gemma else 1), of("norm1"), of("norm2"),
-            self.final_norm, of("q_norm"), of("k_norm"), matrix("qkv"), bias("qkv_bias"), matrix("o"), bias("o_bias"),
+            final_norm, of("q_norm"), of("k_norm"), matrix("qkv"), bias("qkv_bias"), matrix("o"), bias("o_bias"),
             matrix("gate_up"), matrix("down"), columns(p.unembed.detach()).numpy(),
         )  # fmt: skip
+        return {"weights": weights}
 
     def _widths(self) -> dict[str, tuple[int, ...]]:
         p, c = self.policy, self.policy.config
@@ -194,14 +204,19 @@ class SmallDecoder(CpuDecoder):
         """As of every decoder; what it returns is written over by the next step."""
         room = self.kernels.Room(**{name: x.numpy() for name, x in self.buffers.items()})
         self.kernels.step(
-            ids, lengths, self.weights, room, self.eps, self.policy.gemma, self.cos, self.sin, self.keys.numpy(),
+            ids, lengths, self.held["weights"], room, self.eps, self.policy.gemma, self.cos, self.sin, self.keys.numpy(),
             self.values.numpy(), *self.room,
         )  # fmt: skip
         return self.buffers["logits"][: len(ids), : self.policy.config.vocab_size].contiguous()
 
 
-def decoder(policy: Lean) -> TorchDecoder:
-    """The decoder for the device of the policy's weights, and for their size."""
+def decoder(policy: Lean, like: TorchDecoder | None = None) -> TorchDecoder:
+    """The decoder for the device of the policy's weights, and for their size.
+
+    Args:
+        like: one of the same policy, whose weights are used, and which is the one to `refresh`.
+    """
     if policy.embed.device.type != "cpu":
         return TorchDecoder(policy)
-    return SmallDecoder(policy) if policy.dtype == torch.float32 and small(policy) else LargeDecoder(policy)
+    kind = SmallDecoder if policy.dtype == torch.float32 and small(policy) else LargeDecoder
+    return kind(policy, like if isinstance(like, CpuDecoder) else None)

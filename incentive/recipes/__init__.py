@@ -188,7 +188,7 @@ def settle(threads: int) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # it keeps a compiled product for each shape it has met. The learner's are few (`model.packed`), but a large model's, or
     # an engine's whose rows end, are new at every step: of those a thousand were 600 MB
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     import torch
 
     torch.set_num_threads(threads)
