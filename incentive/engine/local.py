@@ -103,7 +103,7 @@ class _Worker:
             out_ids[np.arange(n), count[:n]], out_logp[np.arange(n), count[:n]], last[:n] = ids, logp, ids
             out_mask[np.arange(n), count[:n]] = drawn
             count[:n] += 1
-            stopped = np.isin(ids, stop_ids) & drawn
+            stopped = (ids[:, None] == stop_ids).any(1) & drawn
             done = stopped | (count[:n] >= limit[:n])
             if tools:
                 for i in np.flatnonzero(drawn & ~done):
@@ -170,12 +170,8 @@ class LocalEngine:
         parts = [part for n in range(len(self.workers)) if (part := requests[n :: len(self.workers)])]
         slots = max(1, self.config.max_num_seqs // len(parts))
         loops = [w.run(part, slots, self.version, self.stop_ids) for w, part in zip(self.workers, parts, strict=False)]
-        try:
-            for rows in merged(loops):
-                for row in rows:
-                    slot, versions = row.slot, (row.slot.version, self.version)
-                    ended = row.ids, row.mask, row.logp, row.stopped
-                    yield finished(slot.request, slot.index, *ended, versions, self.tokenizer)
-        finally:
-            for worker in self.workers:
-                worker.decoder.release()
+        for rows in merged(loops):
+            for row in rows:
+                slot, versions = row.slot, (row.slot.version, self.version)
+                ended = row.ids, row.mask, row.logp, row.stopped
+                yield finished(slot.request, slot.index, *ended, versions, self.tokenizer)

@@ -5,6 +5,8 @@ Both hold keys and values (layers, slots, kv_heads, tokens, D), reserved once; a
 
 from __future__ import annotations
 
+import math
+import mmap
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,12 @@ from torch import Tensor
 
 from incentive.model.lean import Lean
 from incentive.threads import small
+
+
+def _mapped(*shape: int) -> Tensor:
+    """Memory of its own, of which only what is used is there, and which goes back to the system: in the heap something that
+    stays would soon stand where it was."""
+    return torch.frombuffer(mmap.mmap(-1, 4 * math.prod(shape)), dtype=torch.float32).view(shape)
 
 
 class TorchDecoder:
@@ -36,10 +44,6 @@ class TorchDecoder:
     @property
     def cache_dtype(self) -> torch.dtype:
         return self.policy.dtype
-
-    def release(self) -> None:
-        """Give the cache's memory back until the next `reserve`."""
-        self.keys = self.values = torch.zeros(0, 0, 0, 0, 0)
 
     def put(self, first: int, keys: Tensor, values: Tensor, of: Tensor) -> None:
         """Rows `first`, `first + 1`, ... begin as the rows `of` (R,) of a prefill's keys and values."""
@@ -103,8 +107,8 @@ class CpuDecoder(TorchDecoder):
         p, c, vectors = self.policy, self.policy.config, self.vectors
         if self.keys.shape[1] < slots or self.values.shape[3] < tokens:
             shape = (p.layers, slots, p.kv_heads, vectors.whole(tokens))
-            self.keys = torch.empty(*shape[:3], shape[3] // vectors.W, p.head_dim, vectors.W)
-            self.values = torch.empty(*shape, vectors.whole(p.head_dim))
+            self.keys = _mapped(*shape[:3], shape[3] // vectors.W, p.head_dim, vectors.W)
+            self.values = _mapped(*shape, vectors.whole(p.head_dim))
         tokens = self.values.shape[3]
         if self.rows < slots:
             self.rows = slots
@@ -200,11 +204,14 @@ class SmallDecoder(CpuDecoder):
         }  # fmt: skip
         return super()._widths() | {name: (self.vectors.whole(width),) for name, width in widths.items()}
 
+    def reserve(self, slots: int, tokens: int) -> None:
+        super().reserve(slots, tokens)
+        self.between = self.kernels.Room(**{name: x.numpy() for name, x in self.buffers.items()})
+
     def step(self, ids: np.ndarray, lengths: np.ndarray) -> Tensor:
         """As of every decoder; what it returns is written over by the next step."""
-        room = self.kernels.Room(**{name: x.numpy() for name, x in self.buffers.items()})
         self.kernels.step(
-            ids, lengths, self.held["weights"], room, self.eps, self.policy.gemma, self.cos, self.sin, self.keys.numpy(),
+            ids, lengths, self.held["weights"], self.between, self.eps, self.policy.gemma, self.cos, self.sin, self.keys.numpy(),
             self.values.numpy(), *self.room,
         )  # fmt: skip
         return self.buffers["logits"][: len(ids), : self.policy.config.vocab_size].contiguous()

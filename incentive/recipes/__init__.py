@@ -171,12 +171,11 @@ def resolve(
 
 
 def _keep_memory() -> None:
-    """Two heaps for all threads of glibc, which keep what a tensor has let go of for the next one. By default each thread
-    has its own, and large pieces go back to the system: a higher peak, and more pages to clear. In one heap two lanes wait
-    for each other: an update took up to a fifth longer."""
+    """One heap for all threads of glibc, which keeps what a tensor has let go of for the next one. By default each thread has
+    its own, and large pieces go back to the system: a higher peak, and more pages to clear."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        for option, value in ((-8, 2), (-3, 2**25), (-1, 2**30)):  # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+        for option, value in ((-8, 1), (-3, 2**25), (-1, 2**30)):  # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
             libc.mallopt(option, value)
 
 
