@@ -70,7 +70,7 @@ class Learner(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the forward and backward pass; weights and optimizer state stay float32. `auto`: what the machine multiplies
     faster, measured when a run starts and written into its config."""
-    tokens_per_micro_batch: int = Field(8192, gt=0)
+    tokens_per_micro_batch: int = Field(4096, gt=0)
     """Rows times longest row of one micro-batch. Memory only: the gradient does not depend on it."""
     device: str = "cpu"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from incentive.config import RL
 
-RUNTIME = 340 * 2**20  # Python, torch, transformers and the compiled kernels, in bytes
+RUNTIME = 460 * 2**20  # Python, torch, transformers, the compiled kernels and products, in bytes
 CHUNK = 64 * 2**20  # bytes of float32 logits at a time
 SMALL = (
     64 * 2**20
@@ -55,10 +55,9 @@ def parts(rl: RL, shape: Mapping[str, Any], parameters: int, prompt: int, lanes:
     tokens, kind = rows * longest, wide[rl.learner.dtype]
     cpu = rl.learner.device == "cpu"
     sampled = wide[sampled_in(rl.engine.dtype, rl.learner.dtype, 4 * parameters, rl.learner.device)]
-    square = heads * longest if longest <= 512 and kind == 2 else 0  # attention weights; the flash kernel keeps none
     # what each token leaves for the backward pass: inputs of the products, sums and norms, the gate's two halves
-    kept = 4 * hidden + (2 * heads + 2 * kv) * d + square + 3 * inner
-    passing = 2 * square + 3 * inner + 2 * hidden  # gradients on their way through one layer
+    kept = 4 * hidden + (2 * heads + 2 * kv) * d + 3 * inner
+    passing = 3 * inner + 2 * hidden + (2 * heads + 2 * kv) * d  # gradients on their way through one layer
     casts = kind * parameters if kind == 2 else 0  # the weights in the precision of the products
     chunk = min(CHUNK, 4 * tokens * vocabulary)
     return {

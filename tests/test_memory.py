@@ -33,9 +33,9 @@ def test_parts_follow_the_work() -> None:
 
 def test_micro_batch_is_what_fits() -> None:
     need = sum(memory.parts(rl(), SHAPE, SIZE, 64, 1).values())
-    assert memory.fitting(rl(), SHAPE, SIZE, 64, 1, 2 * need) == 8192
+    assert memory.fitting(rl(), SHAPE, SIZE, 64, 1, 2 * need) == 4096
     less = memory.fitting(rl(), SHAPE, SIZE, 64, 1, int(1.1 * need))
-    assert less < 8192
+    assert less < 4096
     tried = rl(learner={"tokens_per_micro_batch": less})
     assert sum(memory.parts(tried, SHAPE, SIZE, 64, 1).values()) <= 0.8 * 1.1 * need
     assert memory.fitting(rl(), SHAPE, SIZE, 64, 1, 2**20) >= 96  # a row still fits into it

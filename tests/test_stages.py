@@ -305,7 +305,7 @@ def test_every_learner_is_settled_when_a_run_starts(monkeypatch: pytest.MonkeyPa
     said: list[str] = []
     found = recipes._measured(found, said.append)
     assert found.r1
-    assert (found.r1.dev2.learner.tokens_per_micro_batch, found.r1.dev3.learner.tokens_per_micro_batch) == (512, 8192)
+    assert (found.r1.dev2.learner.tokens_per_micro_batch, found.r1.dev3.learner.tokens_per_micro_batch) == (512, 4096)
     assert any(line.startswith("r1.dev2.learner.tokens_per_micro_batch is lowered to 512") for line in said)
 
 

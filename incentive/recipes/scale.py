@@ -62,7 +62,7 @@ REASONING = {
 EVALUATED = (MATH_500, GSM8K, SCIQ)
 RULED = {"accuracy": 1.0, "summarised": 1.0, "language": 1.0}  # eq. 7 and 8: added up; the weights are our choice
 JUDGE = {"url": "http://127.0.0.1:8000/v1", "model": "Qwen/Qwen2.5-72B-Instruct", "temperature": 0.7, "concurrency": 64}
-GPU = {"device": "cuda"}
+GPU = {"device": "cuda", "tokens_per_micro_batch": 8192}
 
 
 def _rl(tasks: dict[str, float], steps: int, tokens: int, **more: Any) -> dict[str, Any]:
