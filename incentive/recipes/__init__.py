@@ -175,7 +175,7 @@ def _keep_memory() -> None:
     its own, and large pieces go back to the system: a higher peak, and more pages to clear."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        for option, value in ((-8, 1), (-3, 2**25), (-1, 2**30)):  # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+        for option, value in ((-8, 1), (-4, 0), (-1, -1)):  # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
             libc.mallopt(option, value)
 
 
