@@ -75,16 +75,16 @@ def phase_clocks() -> dict[str, float]:
     """
     import torch
 
-    names = ("incentive.engine.local", "incentive.learner", "incentive.model.decoder")
-    local, learner, decoder = map(import_module, names)
+    names = ("incentive.engine.local", "incentive.learner", "incentive.model.decoder", "incentive.optim")
+    local, learner, decoder, optim = map(import_module, names)
     main, threads = threading.current_thread(), torch.get_num_threads()
 
-    places = {
-        "prefill": (local._Worker, "_prefill"), "decoder": (decoder.CpuDecoder, "step"), "draw": (local, "draw"),
-        "forward": (learner, "outputs"), "backward": (torch.Tensor, "backward"),
-        "optimizer": (torch.optim.AdamW, "step"),
-    }  # fmt: skip
-    clock = dict.fromkeys(places, 0.0)
+    places = [
+        ("prefill", local._Worker, "_prefill"), ("decoder", decoder.SmallDecoder, "step"),
+        ("decoder", decoder.LargeDecoder, "step"), ("draw", local, "draw"), ("forward", learner, "outputs"),
+        ("backward", torch.Tensor, "backward"), ("optimizer", optim.AdamW, "step"),
+    ]  # fmt: skip
+    clock = {name: 0.0 for name, _, _ in places}
 
     def timed(plain: Any, name: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -97,7 +97,7 @@ def phase_clocks() -> dict[str, float]:
 
         return call
 
-    for name, (owner, function) in places.items():
+    for name, owner, function in places:
         if hasattr(owner, function):
             setattr(owner, function, timed(getattr(owner, function), name))
     return clock

@@ -31,17 +31,10 @@ SHAPES: dict[str, dict[str, Any]] = {
 REST = "Python, calls and the rest"
 UPDATE = {  # kinds of work, and what torch's profiler names
     "products of all tokens": ("mm", "addmm"),
-    "products of attention": ("bmm", "baddbmm"),
-    "softmax": ("_softmax", "_softmax_backward_data"),
-    "gate, norms, rotation, log-probs (compiled)": ("Gate", "AddNorm", "Turn", "_TokenLogp"),
-    "gathering, copies, casts": ("copy_", "index_select", "cat", "index_add_", "mul_", "mul", "add_", "fill_", "index", "masked_fill_"),
+    "attention (compiled)": ("Attend",),
+    "gate, norms, log-probs (compiled)": ("Gate", "AddNorm", "Turn", "_TokenLogp"),
+    "copies, casts, sums": ("copy_", "index_select", "cat", "index_add_", "mul_", "mul", "add_", "fill_", "index"),
 }  # fmt: skip
-SAMPLING = {  # and what Python's does
-    "products of all tokens": ("torch.mm", "_linear_pointwise", "_nn.linear"),
-    "attention over the cache (compiled)": ("attend",),
-    "gate and norms (compiled)": ("gate", "add_norm", "norm"),
-    "drawing (compiled)": ("draw",),
-}
 
 
 def make(a: argparse.Namespace) -> dict[str, Any]:
@@ -135,13 +128,12 @@ def learn(a: argparse.Namespace) -> dict[str, Any]:
 
 
 def profile(a: argparse.Namespace) -> dict[str, Any]:
-    """Where one thread's time goes in sampling, by Python's profiler, and in an update, by torch's: seconds by kind of work.
+    """Where one thread's time goes in sampling and in an update: seconds by kind of work.
 
     The engine samples from made-up prompts, and the learner learns from that; two such steps warm up. One thread alone, so
-    that what a lane does is told from what two lanes cost each other.
+    that what a lane does is told from what two lanes cost each other. An update by torch's profiler. A step of sampling is
+    one compiled call: its parts are run again alone, with the same rows and lengths.
     """
-    import cProfile
-    import pstats
     from functools import partial
 
     import numpy as np
@@ -153,6 +145,7 @@ def profile(a: argparse.Namespace) -> dict[str, Any]:
     from incentive.algo.weights import token_mean
     from incentive.config import Engine, Optim
     from incentive.config import Learner as Config
+    from incentive.engine import local
     from incentive.learner import Learner
     from incentive.model.checkpoint import fastest_dtype, load_policy, resolve
 
@@ -170,18 +163,33 @@ def profile(a: argparse.Namespace) -> dict[str, Any]:
 
     for number in range(2):
         learnt(sampled(number))
-    calls, began = cProfile.Profile(), time.perf_counter()
-    samples = calls.runcall(sampled, 2)
+    lengths: list[np.ndarray] = []
+    seconds = {"steps": 0.0, "drawing (compiled)": 0.0}
+    decoder, drawn = own.workers[0].decoder, local.draw
+    plain = decoder.step
+
+    def timed(name: str, call: Any) -> Any:
+        before = time.perf_counter()
+        found = call()
+        seconds[name] += time.perf_counter() - before
+        return found
+
+    def step(ids: np.ndarray, at: np.ndarray) -> Any:
+        lengths.append(at.copy())
+        return timed("steps", lambda: plain(ids, at))
+
+    setattr(decoder, "step", step)  # noqa: B010
+    setattr(local, "draw", lambda *args: timed("drawing (compiled)", lambda: drawn(*args)))  # noqa: B010
+    began = time.perf_counter()
+    samples = sampled(2)
     half = time.perf_counter()
     with watched(activities=[ProfilerActivity.CPU]) as seen:
         learnt(samples)
         ended = time.perf_counter()
     own.close()
-    sampling, update = dict.fromkeys(SAMPLING, 0.0), dict.fromkeys(UPDATE, 0.0)
-    for (file, _, name), (_, _, seconds, *_) in pstats.Stats(calls).stats.items():  # type: ignore[attr-defined]
-        for kind, names in SAMPLING.items():
-            if any(n in name if file == "~" else n == name and file.endswith("kernels.py") for n in names):
-                sampling[kind] += seconds
+    sampling, update = replayed(decoder, lengths), dict.fromkeys(UPDATE, 0.0)
+    sampling["gate, norms and the rest of the step (compiled)"] = seconds.pop("steps") - sum(sampling.values())
+    sampling |= seconds
     for row in seen.key_averages():
         for kind, names in UPDATE.items():
             if row.key.removesuffix("Backward").removeprefix("aten::") in names:
@@ -192,6 +200,35 @@ def profile(a: argparse.Namespace) -> dict[str, Any]:
             "an update": {**update, REST: ended - half - sum(update.values())},
         }
     }
+
+
+def replayed(decoder: Any, lengths: list[Any]) -> dict[str, float]:
+    """Seconds that a small model's products, and its attention, take alone in steps of rows with these lengths."""
+    k, w, room, layers = decoder.kernels, decoder.held["weights"], decoder.between, range(decoder.policy.layers)
+    keys, values = decoder.keys.numpy(), decoder.values.numpy()
+
+    def products(at: Any) -> None:
+        for layer in layers:
+            for x, matrix, out in (
+                (room.normed, w.qkv, room.qkv), (room.mixed, w.o, room.out), (room.normed, w.gate_up, room.both),
+                (room.acted, w.down, room.out),
+            ):  # fmt: skip
+                k.times(x, x.shape[1], matrix[layer], out, len(at))
+        k.times(room.normed, room.normed.shape[1], w.head, room.logits, len(at))
+
+    def attention(at: Any) -> None:
+        for layer in layers:
+            told = w.q_norm[layer], w.k_norm[layer], decoder.eps, at, keys[layer], values[layer], room.mixed[: len(at)]
+            k.attend(room.qkv, decoder.cos, decoder.sin, *told, *decoder.room)
+
+    found = {}
+    for name, part in {"products of all tokens (compiled)": products, "attention over the cache (compiled)": attention}.items():
+        part(lengths[0])
+        began = time.perf_counter()
+        for at in lengths:
+            part(at)
+        found[name] = time.perf_counter() - began
+    return found
 
 
 def logp(a: argparse.Namespace) -> dict[str, Any]:

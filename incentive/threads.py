@@ -10,6 +10,9 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -71,6 +74,23 @@ def merged(loops: Sequence[Generator[T, None, None]]) -> Iterator[T]:
         for thread in running:
             thread.join()
         torch.set_num_threads(threads)
+
+
+@cache
+def pool(threads: int) -> ThreadPoolExecutor:
+    """Threads for compiled calls."""
+    return ThreadPoolExecutor(threads)
+
+
+def apart(call: Callable[..., None], *rows: Any) -> None:
+    """A compiled call on rows that do not depend on each other: a part of every array's rows on each of torch's threads."""
+    threads, n = torch.get_num_threads(), len(rows[0])
+    if threads == 1 or n < 2 * threads:
+        call(*rows)
+        return
+    ends = [n * i // threads for i in range(threads + 1)]
+    parts = [[x[a:b] for x in rows] for a, b in pairwise(ends)]
+    list(pool(threads).map(lambda part: call(*part), parts))
 
 
 def together(calls: Sequence[Callable[[], T]]) -> list[T]:

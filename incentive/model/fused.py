@@ -1,6 +1,6 @@
 """The learner's operations between matrix products, forward and backward, as one pass each (`model.kernels`).
 
-For a CPU and one thread, as the learner's lanes run; elsewhere torch's own operations are used.
+For a CPU; on a GPU torch's own operations are used.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from incentive.threads import apart
+
 
 def usable(x: Tensor) -> bool:
-    return x.device.type == "cpu" and torch.get_num_threads() == 1
+    return x.device.type == "cpu"
 
 
 def array(x: Tensor) -> np.ndarray:
@@ -31,10 +33,11 @@ class AddNorm(torch.autograd.Function):
 
         x, y = x.contiguous(), y.contiguous()
         total, out = torch.empty_like(x), torch.empty_like(x)
-        h = x.shape[-1]
-        scale = np.empty(x.numel() // h, dtype=np.float32)
-        weight = w.detach().numpy()
-        k.add_norm(array(x), array(y), weight, np.float32(eps), array(total), array(out), scale)
+        scale = np.empty(x.numel() // x.shape[-1], dtype=np.float32)
+        weight, least = w.detach().numpy(), np.float32(eps)
+        apart(
+            lambda x, y, *to: k.add_norm(x, y, weight, least, *to), array(x), array(y), array(total), array(out), scale
+        )
         ctx.save_for_backward(total, w)
         ctx.scale = scale
         return total, out
@@ -44,10 +47,16 @@ class AddNorm(torch.autograd.Function):
         from incentive.model import kernels as k
 
         total, w = ctx.saved_tensors
-        g_x, g_w = torch.empty_like(total), torch.zeros_like(w)
-        grads = (array(g_total.contiguous()), array(g_out.contiguous()), array(g_x), g_w.numpy())
-        k.add_norm_backward(array(total), w.detach().numpy(), ctx.scale, *grads)
-        return g_x, g_x, g_w, None
+        g_x, weight, found = torch.empty_like(total), w.detach().numpy(), []
+
+        def part(total: np.ndarray, scale: np.ndarray, *grads: np.ndarray) -> None:
+            g_w = np.zeros_like(weight)
+            k.add_norm_backward(total, weight, scale, *grads, g_w)
+            found.append((grads[0].ctypes.data, g_w))
+
+        apart(part, array(total), ctx.scale, array(g_total.contiguous()), array(g_out.contiguous()), array(g_x))
+        in_order = [g_w for _, g_w in sorted(found, key=lambda x: x[0])]  # the same bits whoever is first
+        return g_x, g_x, torch.from_numpy(sum(in_order[1:], in_order[0])), None
 
 
 class Gate(torch.autograd.Function):
@@ -57,9 +66,8 @@ class Gate(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, gelu: bool) -> Tensor:
         from incentive.model import kernels as k
 
-        n = x.shape[-1] // 2
-        out = x.new_empty((*x.shape[:-1], n))
-        k.gate(array(x), gelu, array(out))
+        out = x.new_empty((*x.shape[:-1], x.shape[-1] // 2))
+        apart(lambda x, out: k.gate(x, gelu, out), array(x), array(out))
         ctx.save_for_backward(x)
         ctx.gelu = gelu
         return out
@@ -70,7 +78,7 @@ class Gate(torch.autograd.Function):
 
         (x,) = ctx.saved_tensors
         g_x = torch.empty_like(x)
-        k.gate_backward(array(x), ctx.gelu, array(g.contiguous()), array(g_x))
+        apart(lambda x, g, g_x: k.gate_backward(x, ctx.gelu, g, g_x), array(x), array(g.contiguous()), array(g_x))
         return g_x, None
 
 
@@ -102,14 +110,22 @@ def token_logp(logits: Tensor, ids: Tensor, temperature: float, logp: Tensor, no
     tensors (N,)."""
     from incentive.model import kernels as k
 
+    inverse = np.float32(1 / temperature)
     told = (logp.numpy(), norm.numpy(), entropy.numpy())
-    k.token_logp(array(logits), ids.numpy(), np.float32(1 / temperature), *told, np.empty(1, dtype=np.float32))
+    apart(lambda x, ids, *told: k.token_logp(x, ids, inverse, *told), array(logits), ids.numpy(), *told)
 
 
 def token_logp_backward(logits: Tensor, ids: Tensor, temperature: float, norm: Tensor, g: Tensor) -> Tensor:
     """The gradient of the logits (N, V), in place of them, from that of the log-probabilities (N,)."""
     from incentive.model import kernels as k
 
-    told = (norm.numpy(), g.contiguous().numpy(), np.empty(logits.shape[1], dtype=np.float32))
-    k.token_logp_backward(array(logits), ids.numpy(), np.float32(1 / temperature), *told)
+    inverse, told = np.float32(1 / temperature), (norm.numpy(), g.contiguous().numpy())
+    apart(lambda x, ids, *told: k.token_logp_backward(x, ids, inverse, *told), array(logits), ids.numpy(), *told)
     return logits
+
+
+def add(x: Tensor, out: Tensor) -> None:
+    """out (N, H) += x, without a copy of x in out's precision."""
+    from incentive.model import kernels as k
+
+    apart(k.add, array(x), array(out))

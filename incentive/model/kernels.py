@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 
 from incentive.model import vectors
-from incentive.model.vectors import W, entropies, exponentials, greatest, multiply, scaled, turned
+from incentive.model.vectors import W, added, entropies, exponentials, greatest, multiply, scaled, turned
 
 _FAST = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered; NaN and infinity keep their meaning
 _compile = njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
@@ -160,7 +160,7 @@ class Room(NamedTuple):
 
 
 @_compile
-def _times(a, k, weights, out, n):
+def times(a, k, weights, out, n):
     """The first n rows of `a` times a matrix."""
     multiply(a, a.shape[1], 1, n, weights, W, k * W, weights.shape[0], k, out, out.shape[1], 0)
 
@@ -187,20 +187,20 @@ def step(ids, lengths, w, room, eps, gelu, cos, sin, keys, values, rows, mixed, 
     norm(x, w.norm1[0], eps, normed)
     for layer in range(w.norm1.shape[0]):
         after = w.norm1[layer + 1] if layer + 1 < w.norm1.shape[0] else w.final_norm
-        _times(normed, h, w.qkv[layer], room.qkv, n)
+        times(normed, h, w.qkv[layer], room.qkv, n)
         _add_bias(room.qkv, w.qkv_bias[layer], n)
         attend(
             room.qkv, cos, sin, w.q_norm[layer], w.k_norm[layer], eps, lengths, keys[layer], values[layer],
             room.mixed[:n], rows, mixed, totals,
         )  # fmt: skip
-        _times(room.mixed, room.mixed.shape[1], w.o[layer], out, n)
+        times(room.mixed, room.mixed.shape[1], w.o[layer], out, n)
         _add_bias(out, w.o_bias[layer], n)
         add_norm(x, out, w.norm2[layer], eps, x, normed, room.scale)
-        _times(normed, h, w.gate_up[layer], room.both, n)
+        times(normed, h, w.gate_up[layer], room.both, n)
         gate(room.both[:n], gelu, room.acted[:n])
-        _times(room.acted, room.acted.shape[1], w.down[layer], out, n)
+        times(room.acted, room.acted.shape[1], w.down[layer], out, n)
         add_norm(x, out, after, eps, x, normed, room.scale)
-    _times(normed, h, w.head, room.logits, n)
+    times(normed, h, w.head, room.logits, n)
 
 
 @_compile
@@ -304,10 +304,17 @@ def turn(x, heads, cos, sin, sign, out):
 
 
 @_compile
-def token_logp(logits, ids, inverse, logp, norm, entropy, row):
+def add(x, out):
+    """out += x: (B, H)."""
+    for b in range(x.shape[0]):
+        added(x[b], x.shape[1], out[b])
+
+
+@_compile
+def token_logp(logits, ids, inverse, logp, norm, entropy):
     """Of each row (V,) of logits, times `inverse`: log softmax at its id, the logarithm of the sum, and the entropy.
-    logp, norm, entropy (N,) float32 are written; row: room of (1,)."""
-    v = logits.shape[1]
+    logp, norm, entropy (N,) float32 are written."""
+    v, row = logits.shape[1], np.empty(1, np.float32)
     for n in range(logits.shape[0]):
         x = logits[n]
         top = greatest(x, v)
@@ -320,9 +327,9 @@ def token_logp(logits, ids, inverse, logp, norm, entropy, row):
 
 
 @_compile
-def token_logp_backward(logits, ids, inverse, norm, g, row):
-    """The gradient of the logits, in place of them, from that of logp (N,); row: room of (V,)."""
-    v = logits.shape[1]
+def token_logp_backward(logits, ids, inverse, norm, g):
+    """The gradient of the logits, in place of them, from that of logp (N,)."""
+    v, row = logits.shape[1], np.empty(logits.shape[1], np.float32)
     for n in range(logits.shape[0]):
         exponentials(logits[n], v, norm[n] / inverse, inverse, row)
         row[ids[n]] -= _ONE
@@ -352,8 +359,9 @@ def warm() -> None:
         gate(z, False, y.copy())
         gate_backward(z, False, y, z.copy())
         turn(z, 2, t, t, one, z.copy())
-        token_logp(y.copy(), np.zeros(1, np.int64), one, np.ones(1, f), np.ones(1, f), np.ones(1, f), np.ones(1, f))
-        token_logp_backward(y.copy(), np.zeros(1, np.int64), one, np.ones(1, f), np.ones(1, f), w.copy())
+        token_logp(y.copy(), np.zeros(1, np.int64), one, np.ones(1, f), np.ones(1, f), np.ones(1, f))
+        add(y, x.copy())
+        token_logp_backward(y.copy(), np.zeros(1, np.int64), one, np.ones(1, f), np.ones(1, f))
 
 
 if __name__ == "__main__":

@@ -42,9 +42,9 @@ class _TokenLogp(torch.autograd.Function):
     def forward(
         ctx: Any, h: Tensor, w: Tensor, ids: Tensor, temperature: float, entropy: bool
     ) -> tuple[Tensor, Tensor]:
-        rows = max(1, CHUNK // (4 * w.shape[0]))
-        logp, norm, ent = (torch.zeros(len(ids), dtype=torch.float32, device=h.device) for _ in range(3))
         ctx.fused = fused.usable(h)
+        rows = max(1, CHUNK // ((h.element_size() if ctx.fused else 4) * w.shape[0]))
+        logp, norm, ent = (torch.zeros(len(ids), dtype=torch.float32, device=h.device) for _ in range(3))
         for at in range(0, len(ids), rows):
             part = slice(at, at + rows)
             told = (logp[part], norm[part], ent[part])
@@ -62,8 +62,8 @@ class _TokenLogp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         h, w, ids, norm = ctx.saved_tensors
-        gh, gw = torch.empty_like(h), torch.zeros(w.shape, dtype=torch.float32, device=w.device)
-        part_of_w = torch.empty_like(w)
+        gh, part_of_w = torch.empty_like(h), torch.empty_like(w)
+        gw = torch.zeros(w.shape, dtype=torch.float32, device=w.device) if len(ids) > ctx.rows else None
         for at in range(0, len(ids), ctx.rows):
             part = slice(at, at + ctx.rows)
             if ctx.fused:
@@ -71,8 +71,12 @@ class _TokenLogp(torch.autograd.Function):
             else:
                 d = _turned(h[part], w, ids[part], ctx.temperature, norm[part], g[part])
             gh[part] = d @ w
-            gw += torch.mm(d.T, h[part], out=part_of_w)
-        return gh, gw.to(w.dtype), None, None, None
+            torch.mm(d.T, h[part], out=part_of_w)
+            if gw is not None and ctx.fused:
+                fused.add(part_of_w, gw)
+            elif gw is not None:
+                gw += part_of_w
+        return gh, part_of_w if gw is None else part_of_w.copy_(gw), None, None, None
 
 
 def token_logp(

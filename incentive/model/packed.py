@@ -7,7 +7,6 @@ padding. The last of the N are dummies that nothing reads; padding points to the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from incentive.model.fused import array
+from incentive.threads import pool
 
 LONGEST = 512  # tokens of a row; beyond it torch's flash kernel is better
 
@@ -105,8 +105,7 @@ def _by_threads(spans: Sequence[np.ndarray], call: Callable[[np.ndarray], None])
     work = np.cumsum([(s[:, 1] * (s[:, 1] + 2 * s[:, 3])).sum() for s in spans])
     whose = (work - 1) * threads // work[-1]
     parts = [np.concatenate([spans[i] for i in np.flatnonzero(whose == n)]) for n in np.unique(whose)]
-    with ThreadPoolExecutor(len(parts)) as pool:
-        list(pool.map(call, parts))
+    list(pool(threads).map(call, parts))
 
 
 class Attend(torch.autograd.Function):

@@ -319,6 +319,15 @@ def _scaled(build: _Build, _x: Any, at: Any, n: Any, factor: Any, _out: Any, to:
     build.each(n, [], one)
 
 
+def _added(build: _Build, _x: Any, n: Any, _out: Any) -> None:
+    def one(i: Any, _: list[Any], there: Any) -> list[Any]:
+        total = build.to.fadd(build.load(0, i, there=there), build.load(2, i, there=there))
+        build.store(total, 2, i, there=there)
+        return []
+
+    build.each(n, [], one)
+
+
 def _add_norm(build: _Build, _x: Any, _y: Any, _w: Any, n: Any, eps: Any, _total: Any, _out: Any) -> Any:
     b = build.to
 
@@ -430,6 +439,8 @@ greatest = _primitive(types.float32, _greatest)
 softmax_back = _primitive(types.void, _softmax_back)
 # (x, at, n, factor, out, to): out[to:][:n] = x[at:][:n] factor
 scaled = _primitive(types.void, _scaled)
+# (x, n, out): out[:n] += x[:n]
+added = _primitive(types.void, _added)
 # (x, y, w, n, eps, total, out): total = x + y, out = total / rms(total) w; gives 1 / rms
 add_norm = _primitive(types.float32, _add_norm)
 # (total, w, n, 1 / rms, g_total, g_out, g_x, g_w): the gradient of both summands; that of w (float32) is added to

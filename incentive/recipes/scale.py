@@ -62,7 +62,8 @@ REASONING = {
 EVALUATED = (MATH_500, GSM8K, SCIQ)
 RULED = {"accuracy": 1.0, "summarised": 1.0, "language": 1.0}  # eq. 7 and 8: added up; the weights are our choice
 JUDGE = {"url": "http://127.0.0.1:8000/v1", "model": "Qwen/Qwen2.5-72B-Instruct", "temperature": 0.7, "concurrency": 64}
-GPU = {"device": "cuda", "tokens_per_micro_batch": 8192}
+GPU = {"device": "cuda"}
+LEARNER = {**GPU, "tokens_per_micro_batch": 8192}
 
 
 def _rl(tasks: dict[str, float], steps: int, tokens: int, **more: Any) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def _rl(tasks: dict[str, float], steps: int, tokens: int, **more: Any) -> dict[s
         "ref_sync_steps": 400,  # 2.3
         "dynamic_sampling": False,
         "optim": {"learning_rate": 3e-6, "lr_scheduler_type": "constant"},  # 2.3; optimizer and schedule open
-        "learner": GPU,
+        "learner": LEARNER,
         "eval_steps": 400,
         "eval_problems": 256,
         "save_steps": 400,
@@ -104,7 +105,7 @@ def _small(tasks: dict[str, float], steps: int, tokens: int, **more: Any) -> dic
 def _sft(rate: float, batch: int, **more: Any) -> dict[str, Any]:
     """B.4.2, B.4.3: cosine to a tenth, 2 to 3 epochs. A batch of rows as tokens, by the mean row of table 5 (5,355)."""
     optim = {"learning_rate": rate, "lr_scheduler_type": "cosine", "min_lr_ratio": 0.1, "warmup_steps": 0}
-    return {"epochs": 2, "tokens_per_step": batch * 5355, "optim": optim, "learner": GPU, **more}
+    return {"epochs": 2, "tokens_per_step": batch * 5355, "optim": optim, "learner": LEARNER, **more}
 
 
 def _evaluation(tokens: int, samples: int) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def _after(tokens: int, small: bool) -> dict[str, Any]:
     drawn = {"sampling": {"temperature": 1.0, "max_tokens": tokens}, **GPU}
     readable = {"longest": 4 * tokens}
     scored = {"batch": 256, "epochs": 1, "max_tokens": 8192,  # 2.2.2
-              "optim": {"learning_rate": 6e-6}, "learner": GPU}  # fmt: skip
+              "optim": {"learning_rate": 6e-6}, "learner": LEARNER}  # fmt: skip
     return {
         "judge": JUDGE,
         "template": "chat",  # ours: R1-Zero's is table 1; later stages are a chat model's
