@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -145,13 +146,13 @@ def profile(a: argparse.Namespace) -> dict[str, Any]:
     from incentive.algo.weights import token_mean
     from incentive.config import Engine, Optim
     from incentive.config import Learner as Config
-    from incentive.engine import local
     from incentive.learner import Learner
     from incentive.model.checkpoint import fastest_dtype, load_policy, resolve
 
     dtype, folder, rng = fastest_dtype(), resolve(a.model), np.random.default_rng(a.seed)
     policy, tokenizer = load_policy(folder, dtype)
-    own, learner = engine.local(policy, tokenizer, folder, Engine()), Learner(policy, Optim(), Config(dtype=dtype), 99)
+    own: Any = engine.local(policy, tokenizer, folder, Engine())
+    learner = Learner(policy, Optim(), Config(dtype=dtype), 99)
 
     def sampled(number: int) -> list[Any]:
         prompts = [rng.integers(2, len(tokenizer), rng.integers(14, 20)) for _ in range(a.rows // a.group)]
@@ -164,6 +165,7 @@ def profile(a: argparse.Namespace) -> dict[str, Any]:
     for number in range(2):
         learnt(sampled(number))
     lengths: list[np.ndarray] = []
+    local: Any = import_module("incentive.engine.local")
     seconds = {"steps": 0.0, "drawing (compiled)": 0.0}
     decoder, drawn = own.workers[0].decoder, local.draw
     plain = decoder.step
@@ -222,7 +224,10 @@ def replayed(decoder: Any, lengths: list[Any]) -> dict[str, float]:
             k.attend(room.qkv, decoder.cos, decoder.sin, *told, *decoder.room)
 
     found = {}
-    for name, part in {"products of all tokens (compiled)": products, "attention over the cache (compiled)": attention}.items():
+    for name, part in {
+        "products of all tokens (compiled)": products,
+        "attention over the cache (compiled)": attention,
+    }.items():
         part(lengths[0])
         began = time.perf_counter()
         for at in lengths:

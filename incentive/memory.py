@@ -12,6 +12,7 @@ from typing import Any
 from incentive.config import RL
 
 RUNTIME = 460 * 2**20  # Python, torch, transformers, the compiled kernels and products, in bytes
+GARBAGE = 8  # an eighth of what is in use is what the heap keeps beside it: measured from 1 to 500 million parameters
 CHUNK = 64 * 2**20  # bytes of float32 logits at a time
 SMALL = (
     64 * 2**20
@@ -59,18 +60,19 @@ def parts(rl: RL, shape: Mapping[str, Any], parameters: int, prompt: int, lanes:
     kept = 4 * hidden + (2 * heads + 2 * kv) * d + 3 * inner
     passing = 3 * inner + 2 * hidden + (2 * heads + 2 * kv) * d  # gradients on their way through one layer
     casts = kind * parameters if kind == 2 else 0  # the weights in the precision of the products
-    chunk = min(CHUNK, 4 * tokens * vocabulary)
-    return {
-        "runtime": RUNTIME,
+    chunk = min(CHUNK, (kind if cpu else 4) * tokens * vocabulary)
+    of_head = (kind + (4 if chunk == CHUNK else 0)) * vocabulary * hidden  # its gradient, summed over chunks
+    found = {
         # the learner's, which the engine shares or casts, and the reference's
         "weights": parameters * (4 + (kind if rl.beta else 0) + (2 if cpu and sampled == 2 else 0)),
         "gradients": 4 * parameters * lanes,
         "Adam": 8 * parameters,
         "activations": lanes * (tokens * kind * (layers * kept + passing) + casts),
-        "logits": lanes * (3 * chunk + 4 * vocabulary * hidden) + 4 * slots * vocabulary,
+        "logits": lanes * ((1 if cpu else 3) * chunk + of_head) + 4 * slots * vocabulary,
         "answers": RECORD * answers * rl.steps_per_generation * rl.sampling.max_tokens,
         "cache": 2 * slots * longest * layers * kv * d * (4 if cpu else sampled),
     }
+    return {"runtime": RUNTIME, **found, "heap": sum(found.values()) // GARBAGE}
 
 
 def fitting(rl: RL, shape: Mapping[str, Any], parameters: int, prompt: int, lanes: int, free: int) -> int:

@@ -32,8 +32,8 @@ class AdamW:
                 continue
             for p in params:
                 if p not in self.state:
-                    count = torch.zeros((), dtype=torch.float32, device=p.device)
-                    self.state[p] = {"step": count, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+                    none = torch.zeros((), dtype=torch.float32, device=p.device)
+                    self.state[p] = {"step": none, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
             states = [self.state[p] for p in params]
             count, mean, square = ([s[name] for s in states] for name in ("step", "exp_avg", "exp_avg_sq"))
             torch._foreach_add_(count, 1)

@@ -11,7 +11,11 @@ def test_adamw_is_torchs_bit_for_bit() -> None:
     made = []
     for ours in (True, False):
         torch.manual_seed(0)
-        params = [torch.nn.Parameter(torch.randn(5, 3)), torch.nn.Parameter(torch.randn(7)), torch.nn.Parameter(torch.ones(2))]
+        params = [
+            torch.nn.Parameter(torch.randn(5, 3)),
+            torch.nn.Parameter(torch.randn(7)),
+            torch.nn.Parameter(torch.ones(2)),
+        ]
         groups = [{"params": params[:1], "weight_decay": 0.1}, {"params": params[1:], "weight_decay": 0.0}]
         given = {"lr": 1e-2, "betas": (0.9, 0.95), "eps": 1e-8}
         optimizer = AdamW(groups, **given) if ours else torch.optim.AdamW(groups, **given, fused=True)  # type: ignore[arg-type]

@@ -5,7 +5,6 @@ larger than that block's scores is held, and what the backward pass needs of the
 (Dao et al. 2022). Everything is computed in float32, whatever comes and goes. N tokens, D head size.
 """
 
-# ruff: noqa: PLR0913
 from __future__ import annotations
 
 import numpy as np
@@ -61,7 +60,11 @@ def forward(qkv, cos, sin, heads, kv_heads, spans, out, norm):
     most, wide, height = _room(spans, d, group)
     keys, values = np.zeros((most, wide), np.float32), np.zeros((most, wide), np.float32)
     by_key, scores = np.zeros((most // W, d, W), np.float32), np.zeros((height, most), np.float32)
-    q, o, parts = np.zeros((height, wide), np.float32), np.zeros((height, wide), np.float32), np.zeros(height, np.float32)
+    q, o, parts = (
+        np.zeros((height, wide), np.float32),
+        np.zeros((height, wide), np.float32),
+        np.zeros(height, np.float32),
+    )
     for i in range(len(spans)):
         first, many, begin, before = spans[i]
         for kv in range(kv_heads):

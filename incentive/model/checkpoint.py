@@ -94,7 +94,8 @@ def read_config(folder: Path) -> Any:
     raw = _read(folder / "config.json")
     kind = raw.get("model_type")
     if kind in MORE and all(name in raw for name in (*FIELDS, *MORE[kind])):
-        return type("Config", (PreTrainedConfig,), {"model_type": kind}).from_dict(raw)
+        plain: Any = type("Config", (PreTrainedConfig,), {"model_type": kind})
+        return plain.from_dict(raw)
     return AutoConfig.from_pretrained(str(folder), local_files_only=True)
 
 
@@ -105,7 +106,10 @@ def load_tokenizer(folder: Path, vocab_size: int | None = None) -> PreTrainedTok
         CheckpointError: it is missing, lacks EOS, or has more tokens than `vocab_size`.
     """
     try:
-        known = _read(folder / "tokenizer_config.json").get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
+        known = _read(folder / "tokenizer_config.json").get("tokenizer_class") in (
+            "TokenizersBackend",
+            "PreTrainedTokenizerFast",
+        )
         kind = PreTrainedTokenizerFast if known and (folder / "tokenizer.json").is_file() else AutoTokenizer
         tokenizer = kind.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # transformers raises many kinds here; all mean the same to a user

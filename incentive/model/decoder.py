@@ -104,7 +104,7 @@ class CpuDecoder(TorchDecoder):
         raise NotImplementedError
 
     def reserve(self, slots: int, tokens: int) -> None:
-        p, c, vectors = self.policy, self.policy.config, self.vectors
+        p, vectors = self.policy, self.vectors
         if self.keys.shape[1] < slots or self.values.shape[3] < tokens:
             shape = (p.layers, slots, p.kv_heads, vectors.whole(tokens))
             self.keys = _mapped(*shape[:3], shape[3] // vectors.W, p.head_dim, vectors.W)

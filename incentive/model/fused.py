@@ -35,8 +35,9 @@ class AddNorm(torch.autograd.Function):
         total, out = torch.empty_like(x), torch.empty_like(x)
         scale = np.empty(x.numel() // x.shape[-1], dtype=np.float32)
         weight, least = w.detach().numpy(), np.float32(eps)
+        to = array(total), array(out), scale
         apart(
-            lambda x, y, *to: k.add_norm(x, y, weight, least, *to), array(x), array(y), array(total), array(out), scale
+            lambda x, y, total, out, scale: k.add_norm(x, y, weight, least, total, out, scale), array(x), array(y), *to
         )
         ctx.save_for_backward(total, w)
         ctx.scale = scale
@@ -49,10 +50,10 @@ class AddNorm(torch.autograd.Function):
         total, w = ctx.saved_tensors
         g_x, weight, found = torch.empty_like(total), w.detach().numpy(), []
 
-        def part(total: np.ndarray, scale: np.ndarray, *grads: np.ndarray) -> None:
+        def part(total: np.ndarray, scale: np.ndarray, g_total: np.ndarray, g_out: np.ndarray, g_x: np.ndarray) -> None:
             g_w = np.zeros_like(weight)
-            k.add_norm_backward(total, weight, scale, *grads, g_w)
-            found.append((grads[0].ctypes.data, g_w))
+            k.add_norm_backward(total, weight, scale, g_total, g_out, g_x, g_w)
+            found.append((g_x.ctypes.data, g_w))
 
         apart(part, array(total), ctx.scale, array(g_total.contiguous()), array(g_out.contiguous()), array(g_x))
         in_order = [g_w for _, g_w in sorted(found, key=lambda x: x[0])]  # the same bits whoever is first
@@ -112,7 +113,12 @@ def token_logp(logits: Tensor, ids: Tensor, temperature: float, logp: Tensor, no
 
     inverse = np.float32(1 / temperature)
     told = (logp.numpy(), norm.numpy(), entropy.numpy())
-    apart(lambda x, ids, *told: k.token_logp(x, ids, inverse, *told), array(logits), ids.numpy(), *told)
+    apart(
+        lambda x, ids, logp, norm, ent: k.token_logp(x, ids, inverse, logp, norm, ent),
+        array(logits),
+        ids.numpy(),
+        *told,
+    )
 
 
 def token_logp_backward(logits: Tensor, ids: Tensor, temperature: float, norm: Tensor, g: Tensor) -> Tensor:
@@ -120,7 +126,7 @@ def token_logp_backward(logits: Tensor, ids: Tensor, temperature: float, norm: T
     from incentive.model import kernels as k
 
     inverse, told = np.float32(1 / temperature), (norm.numpy(), g.contiguous().numpy())
-    apart(lambda x, ids, *told: k.token_logp_backward(x, ids, inverse, *told), array(logits), ids.numpy(), *told)
+    apart(lambda x, ids, norm, g: k.token_logp_backward(x, ids, inverse, norm, g), array(logits), ids.numpy(), *told)
     return logits
 
 

@@ -24,7 +24,12 @@ _compile = njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
 
 _LOW, _ZERO, _ONE = np.float32(-64.0), np.float32(0.0), np.float32(1.0)  # e^-64 is nothing beside 1
 _AHEAD = 8  # rows whose keys are written before the first of them is read: a number just written is waited for
-_add_norm, _add_norm_back, _gate_silu, _gate_gelu = vectors.add_norm, vectors.add_norm_back, vectors.gate_silu, vectors.gate_gelu
+_add_norm, _add_norm_back, _gate_silu, _gate_gelu = (
+    vectors.add_norm,
+    vectors.add_norm_back,
+    vectors.gate_silu,
+    vectors.gate_gelu,
+)
 _gate_silu_back, _gate_gelu_back = vectors.gate_silu_back, vectors.gate_gelu_back
 
 

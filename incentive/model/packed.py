@@ -104,7 +104,7 @@ def _by_threads(spans: Sequence[np.ndarray], call: Callable[[np.ndarray], None])
         return
     work = np.cumsum([(s[:, 1] * (s[:, 1] + 2 * s[:, 3])).sum() for s in spans])
     whose = (work - 1) * threads // work[-1]
-    parts = [np.concatenate([spans[i] for i in np.flatnonzero(whose == n)]) for n in np.unique(whose)]
+    parts = [np.concatenate([s for s, n in zip(spans, whose, strict=True) if n == part]) for part in np.unique(whose)]
     list(pool(threads).map(call, parts))
 
 
@@ -118,10 +118,11 @@ class Attend(torch.autograd.Function):
 
         out = qkv.new_zeros(len(qkv), heads * 2 * cos.shape[1])
         norm = np.zeros((len(qkv), heads), dtype=np.float32)
-        ctx.given = array(qkv), cos.numpy(), sin.numpy(), heads, kv_heads
-        _by_threads(pack.spans, lambda spans: attention.forward(*ctx.given, spans, array(out), norm))
+        given = array(qkv), cos.numpy(), sin.numpy(), heads, kv_heads
+        forward: Any = attention.forward
+        _by_threads(pack.spans, lambda spans: forward(*given, spans, array(out), norm))
         ctx.save_for_backward(qkv)
-        ctx.pack, ctx.norm = pack, norm
+        ctx.pack, ctx.norm, ctx.given = pack, norm, given
         return out
 
     @staticmethod
@@ -131,5 +132,6 @@ class Attend(torch.autograd.Function):
         (qkv,) = ctx.saved_tensors
         g_qkv, said = torch.zeros_like(qkv), array(g.contiguous())
         told = ctx.norm, said, ctx.pack.shared, array(g_qkv)
-        _by_threads(ctx.pack.spans, lambda spans: attention.backward(*ctx.given, spans, *told))
+        backward: Any = attention.backward
+        _by_threads(ctx.pack.spans, lambda spans: backward(*ctx.given, spans, *told))
         return g_qkv, None, None, None, None, None

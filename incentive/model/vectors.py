@@ -37,7 +37,16 @@ _VECTOR, _NUMBERS, _HALVES = (ir.VectorType(kind, W) for kind in (_FLOAT, _I32, 
 
 _LOG2E, _LN2_HIGH, _LN2_LOW = 1.44269504, 0.693359375, -2.12194440e-4
 _LOW, _HIGH = -64.0, 88.0  # e^-64 is nothing beside 1, and its products stay normal numbers
-_CEPHES = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1, 1.0, 1.0)
+_CEPHES = (
+    1.9875691500e-4,
+    1.3981999507e-3,
+    8.3334519073e-3,
+    4.1665795894e-2,
+    1.6666665459e-1,
+    5.0000001201e-1,
+    1.0,
+    1.0,
+)
 _GELU, _CUBE = -2 * 0.7978845608028654, 0.044715  # gelu by tanh is x / (1 + e^(_GELU (x + _CUBE x^3)))
 
 
@@ -399,7 +408,9 @@ def _gate_back(gelu: bool) -> Any:
     return _primitive(types.void, emit)
 
 
-def _turned(build: _Build, _x: Any, at: Any, half: Any, _c: Any, _s: Any, sign: Any, factor: Any, _out: Any, to: Any) -> None:
+def _turned(
+    build: _Build, _x: Any, at: Any, half: Any, _c: Any, _s: Any, sign: Any, factor: Any, _out: Any, to: Any
+) -> None:
     b, sign, factor = build.to, build.all(sign), build.all(factor)
 
     def one(i: Any, _: list[Any], there: Any) -> list[Any]:
@@ -462,6 +473,6 @@ def whole(n: int) -> int:
 def columns(weights: Tensor) -> Tensor:
     """(..., N, K) -> (..., N / W, K, W), with zeros behind the last of N: as `multiply` reads the transposed, each vector of
     columns in one piece."""
-    n, k = weights.shape[-2:]
+    n = weights.shape[-2]
     padded = torch.nn.functional.pad(weights, (0, 0, 0, whole(n) - n))
     return padded.unflatten(-2, (-1, W)).transpose(-1, -2).contiguous()
