@@ -25,7 +25,7 @@ from incentive.config import Optim
 from incentive.model.checkpoint import Policy, twin
 from incentive.model.lean import Lean
 from incentive.model.logp import token_logp
-from incentive.model.packed import LONGEST, alike, pack, rounded
+from incentive.model.packed import alike, pack, rounded
 from incentive.model.scored import Scored
 from incentive.optim import AdamW
 from incentive.records import Example
@@ -101,12 +101,10 @@ def collate(examples: list[Example], device: str = "cpu") -> Batch:
     )  # fmt: skip
 
 
-def packed_by(policy: Policy | Scored, examples: list[Example]) -> Lean | None:
-    """The decoder for which rows are packed, where that was measured to be faster; None: they are padded."""
+def packed_by(policy: Policy | Scored) -> Lean | None:
+    """The decoder whose rows are packed: a lean one on a CPU. None: they are padded."""
     trunk = policy.trunk if isinstance(policy, Scored) else policy
-    if not isinstance(trunk, Lean) or trunk.dtype != torch.bfloat16 or trunk.embed.device.type != "cpu":
-        return None
-    return trunk if max((len(e.ids) for e in examples), default=0) <= LONGEST else None
+    return trunk if isinstance(trunk, Lean) and trunk.embed.device.type == "cpu" else None
 
 
 def prompt_of(example: Example) -> int:
@@ -148,7 +146,7 @@ def deals(
 ) -> tuple[list[list[int]], list[list[int]]]:
     """The micro-batches, and the numbers of those of each of n lanes. The budget of tokens is for all lanes together."""
     alone = all(e.rows == 1 for e in examples)
-    return (cut_packed if alone and packed_by(policy, examples) else cut)(examples, budget, n)
+    return (cut_packed if alone and packed_by(policy) else cut)(examples, budget, n)
 
 
 def outputs(
@@ -161,7 +159,7 @@ def outputs(
     if not isinstance(policy, Scored):  # a token is told by the state before it
         token = token - 1
     ids, many = batch.ids[at], len(row)
-    if lean := packed_by(policy, examples):
+    if lean := packed_by(policy):
         prompts = [prompt_of(e) for e in examples]
         laid = pack([e.ids for e in examples], prompts)
         more = (0, rounded(many, 4) - many)

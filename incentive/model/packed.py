@@ -17,8 +17,6 @@ from torch import Tensor
 from incentive.model.fused import array
 from incentive.threads import pool
 
-LONGEST = 512  # tokens of a row; beyond it torch's flash kernel is better
-
 
 def rounded(n: int, bits: int) -> int:
     """The next number from n on whose binary digits behind the first `bits` are zero, and that is a multiple of 8.
@@ -74,7 +72,8 @@ def pack(rows: Sequence[np.ndarray], prompts: Sequence[int]) -> Pack:
         n += len(tokens)
         return n - len(tokens)
 
-    shares = [prompts[group[0]] if len(group) > 1 else 0 for group in groups]  # tokens that its rows have in common
+    # tokens that a group's rows have in common; the first token of all texts is not worth it
+    shares = [prompts[group[0]] if len(group) > 1 < prompts[group[0]] else 0 for group in groups]
     begun = [stand(rows[group[0]][:p], 0) if p else 0 for group, p in zip(groups, shares, strict=True)]
     shared = n
     at = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
