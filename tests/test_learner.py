@@ -210,7 +210,7 @@ def test_micro_batches_are_halved_where_memory_runs_out(
     def narrow(
         policy: Any, rows: list[Example], device: str, entropy: bool = False
     ) -> tuple[losses.Batch, losses.Outputs]:
-        if len(rows) > 1 and sum(len(e.ids) for e in rows) > 250:
+        if len(rows) > 1 and sum(len(e.ids) for e in rows) > 120:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: not enough memory")
         return plain(policy, rows, device, entropy)
 
