@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
+from incentive.model import attention, kernels, vectors
 from incentive.model.vectors import W, columns, exponentials, greatest, multiply, whole
 
 
@@ -52,3 +53,10 @@ def test_what_is_not_a_number_stays_so() -> None:
     assert np.isnan(total)
     assert np.isnan(out[0])
     assert 0 < out[1] < 1e-27
+
+
+def test_what_is_kept_on_disk_is_of_these_files() -> None:
+    """A change of `vectors` compiles anew what `kernels` and `attention` have made of it."""
+    for function in (multiply, kernels.step, attention.forward):
+        assert function._cache._cache_file._source_stamp == vectors._STAMP
+    assert len(vectors._STAMP) == len({file.name for file in vectors._FILES}) == 3

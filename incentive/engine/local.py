@@ -77,6 +77,7 @@ class _Worker:
         length, count, limit = (np.zeros(slots, dtype=np.int64) for _ in range(3))
         seed, last = np.zeros(slots, dtype=np.uint64), np.zeros(slots, dtype=np.int64)
         out_ids, out_logp = np.zeros((slots, longest), dtype=np.int64), np.zeros((slots, longest), dtype=np.float32)
+        every = np.arange(slots)
         out_mask, tools = np.ones((slots, longest), dtype=bool), any(r.tool for r in requests)
         while waiting or live:
             n = len(live)
@@ -100,8 +101,11 @@ class _Worker:
             assert logits is not None  # a row was live, or one has joined
             ids, logp = draw(logits, uniform(seed[:n], count[:n].astype(np.uint64)), temperature, top_p, top_k)
             drawn = self.turns.take([s.owed for s in live], ids, logp) if tools else True
-            out_ids[np.arange(n), count[:n]], out_logp[np.arange(n), count[:n]], last[:n] = ids, logp, ids
-            out_mask[np.arange(n), count[:n]] = drawn
+            place = every[:n], count[:n]
+            out_ids[place] = last[:n] = ids
+            out_logp[place] = logp
+            if tools:
+                out_mask[place] = drawn
             count[:n] += 1
             stopped = (ids[:, None] == stop_ids).any(1) & drawn
             done = stopped | (count[:n] >= limit[:n])

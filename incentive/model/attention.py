@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from incentive.model.kernels import _ONE, _ZERO, _compile
-from incentive.model.vectors import W, exponentials, greatest, multiply, scaled, softmax_back, turned
+from incentive.model.vectors import W, compiled, exponentials, greatest, multiply, scaled, softmax_back, turned
 
+_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _BLOCK = 32  # queries of a head at a time
 
 
-@_compile
+@compiled
 def _columns(rows, n, d, out):
     """(n, D or more) -> (n / W, D, W): see `vectors.columns`. What is behind the last of n is left as it was."""
     for t in range(n):
@@ -24,7 +24,7 @@ def _columns(rows, n, d, out):
             to[i, at] = rows[t, i]
 
 
-@_compile
+@compiled
 def _load(qkv, cos, sin, first, many, at_key, at_value, keys, values, row):
     """Keys, turned, and values of a span's tokens, into the rows from `row` on."""
     half = cos.shape[1]
@@ -34,7 +34,7 @@ def _load(qkv, cos, sin, first, many, at_key, at_value, keys, values, row):
         scaled(qkv[n], at_value, 2 * half, _ONE, values[row + t], 0)
 
 
-@_compile
+@compiled
 def _room(spans, d, group):
     """How many keys the longest span sees, in whole vectors, and a head in whole vectors."""
     most = 0
@@ -43,16 +43,17 @@ def _room(spans, d, group):
     return (most + W - 1) // W * W, (d + W - 1) // W * W, _BLOCK * group
 
 
-@_compile
-def forward(qkv, cos, sin, heads, kv_heads, spans, out, norm):
+@compiled
+def forward(qkv, cos, sin, heads, kv_heads, norm, out, spans, kvs):
     """What each token of the spans draws from those before it.
 
     Args:
         qkv: (N, (heads + 2 kv_heads) D), not turned.
         cos, sin: (N, D/2).
-        spans: (n, 4) int64: where a row's own tokens begin and how many they are, and the same of the prompt before them.
-        out: (N, heads D), written.
         norm: (N, heads) float32, written: the logarithm of the sum of a query's exponentials.
+        out: (N, heads D), written.
+        spans: (n, 4) int64: where a row's own tokens begin and how many they are, and the same of the prompt before them.
+        kvs: the key heads that this call is for, as (first, end).
     """
     half = cos.shape[1]
     d, group = 2 * half, heads // kv_heads
@@ -67,7 +68,7 @@ def forward(qkv, cos, sin, heads, kv_heads, spans, out, norm):
     )
     for i in range(len(spans)):
         first, many, begin, before = spans[i]
-        for kv in range(kv_heads):
+        for kv in range(kvs[0], kvs[1]):
             at_key, at_value = (heads + kv) * d, (heads + kv_heads + kv) * d
             _load(qkv, cos, sin, begin, before, at_key, at_value, keys, values, 0)
             _load(qkv, cos, sin, first, many, at_key, at_value, keys, values, before)
@@ -91,8 +92,8 @@ def forward(qkv, cos, sin, heads, kv_heads, spans, out, norm):
                     scaled(o[r], 0, d, parts[r], out[first + t + r // group], (kv * group + r % group) * d)
 
 
-@_compile
-def backward(qkv, cos, sin, heads, kv_heads, spans, norm, g_out, shared, g_qkv):
+@compiled
+def backward(qkv, cos, sin, heads, kv_heads, norm, shared, g_out, g_qkv, spans, kvs):
     """The gradient of qkv, written, from that of what was drawn. Arrays as in `forward`.
 
     Args:
@@ -116,7 +117,7 @@ def backward(qkv, cos, sin, heads, kv_heads, spans, norm, g_out, shared, g_qkv):
     q, g, g_q = np.zeros((height, wide), f), np.zeros((height, wide), f), np.zeros((height, wide), f)
     for i in range(len(spans)):
         first, many, begin, before = spans[i]
-        for kv in range(kv_heads):
+        for kv in range(kvs[0], kvs[1]):
             at_key, at_value = (heads + kv) * d, (heads + kv_heads + kv) * d
             _load(qkv, cos, sin, begin, before, at_key, at_value, keys, values, 0)
             _load(qkv, cos, sin, first, many, at_key, at_value, keys, values, before)
@@ -159,6 +160,15 @@ def backward(qkv, cos, sin, heads, kv_heads, spans, norm, g_out, shared, g_qkv):
                     turned(g_keys[row], 0, half, cos[n], sin[n], -_ONE, _ONE, g_qkv[n], at_key)
                     scaled(g_values[row], 0, d, _ONE, g_qkv[n], at_value)
     for n in range(low, high):
-        for kv in range(kv_heads):
+        for kv in range(kvs[0], kvs[1]):
             turned(of_keys[n - low, kv], 0, half, cos[n], sin[n], -_ONE, _ONE, g_qkv[n], (heads + kv) * d)
             scaled(of_values[n - low, kv], 0, d, _ONE, g_qkv[n], (heads + kv_heads + kv) * d)
+
+
+def warm() -> None:
+    """Compile everything now: see `kernels.warm`."""
+    t, spans, norm = np.ones((2, 1), np.float32), np.array([[0, 1, 0, 0], [1, 1, 0, 1]]), np.ones((2, 1), np.float32)
+    for kind in (np.float32, np.uint16):
+        qkv, out = np.ones((2, 6), kind), np.ones((2, 2), kind)
+        forward(qkv, t, t, 1, 1, norm, out.copy(), spans, (0, 1))
+        backward(qkv, t, t, 1, 1, norm, 1, out, qkv.copy(), spans, (0, 1))

@@ -1,9 +1,10 @@
-"""What a model does between its matrix products, on a CPU: one pass over each row where torch needs a dozen.
+"""What a model does between its matrix products, on a CPU: one pass over each row where torch needs a dozen; and the whole
+decoding step of a small model.
 
 At a million parameters a step of torch operations spends a third of its time in matrix products; batches of tiny ones,
 as attention over a cache is, run at a twentieth of the machine's speed, and every elementwise operation is a call and a
-pass through memory of its own. These loops are compiled by numba when they are first called (a few seconds, kept on
-disk), run on one thread, and let go of Python's lock, so that workers run beside each other (`incentive.threads`).
+pass through memory of its own. These loops are compiled by numba when they are first called (some seconds, kept on
+disk), run on the thread that calls, and let go of Python's lock (`incentive.threads`).
 
 B rows, H hidden size, D head size, T slots of the cache, V vocabulary. Arrays are contiguous float32; those of the
 learner's part may also be bfloat16 in the bits of uint16, and are computed in float32.
@@ -14,26 +15,30 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from incentive.model import vectors
-from incentive.model.vectors import W, added, entropies, exponentials, greatest, multiply, scaled, turned
-
-_FAST = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered; NaN and infinity keep their meaning
-_compile = njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+from incentive.model.vectors import (
+    W,
+    added,
+    compiled,
+    entropies,
+    exponentials,
+    gate_gelu,
+    gate_gelu_back,
+    gate_silu,
+    gate_silu_back,
+    greatest,
+    multiply,
+    scaled,
+    summed_norm,
+    summed_norm_back,
+    turned,
+)
 
 _LOW, _ZERO, _ONE = np.float32(-64.0), np.float32(0.0), np.float32(1.0)  # e^-64 is nothing beside 1
 _AHEAD = 8  # rows whose keys are written before the first of them is read: a number just written is waited for
-_add_norm, _add_norm_back, _gate_silu, _gate_gelu = (
-    vectors.add_norm,
-    vectors.add_norm_back,
-    vectors.gate_silu,
-    vectors.gate_gelu,
-)
-_gate_silu_back, _gate_gelu_back = vectors.gate_silu_back, vectors.gate_gelu_back
 
 
-@_compile
+@compiled
 def norm(x, w, eps, out):
     """out = x / rms(x) * w: (B, H), (H,) -> (B, H)."""
     for b in range(x.shape[0]):
@@ -45,25 +50,25 @@ def norm(x, w, eps, out):
             out[b, i] = x[b, i] * r * w[i]
 
 
-@_compile
+@compiled
 def add_norm(x, y, w, eps, total, out, scale):
     """total = x + y and out = total / rms(total) w: (B, H), w (H,) float32; scale (B,) = 1 / rms."""
     for b in range(x.shape[0]):
-        scale[b] = _add_norm(x[b], y[b], w, x.shape[1], eps, total[b], out[b])
+        scale[b] = summed_norm(x[b], y[b], w, x.shape[1], eps, total[b], out[b])
 
 
-@_compile
+@compiled
 def gate(x, gelu, out):
     """out = silu(gate) * up, or gelu by tanh: (B, 2 I) -> (B, I)."""
     n = out.shape[1]
     for b in range(x.shape[0]):
         if gelu:
-            _gate_gelu(x[b], n, out[b])
+            gate_gelu(x[b], n, out[b])
         else:
-            _gate_silu(x[b], n, out[b])
+            gate_silu(x[b], n, out[b])
 
 
-@_compile
+@compiled
 def _head_norm(x, w, eps):
     """x = x / rms(x) * w in place: the norm of one head's query or key (Qwen3). (D,)"""
     total = np.float32(0.0)
@@ -74,7 +79,7 @@ def _head_norm(x, w, eps):
         x[i] = x[i] * r * w[i]
 
 
-@_compile
+@compiled
 def _extend(new, at, keys, values):
     """Write a row's new key and value to place `at` of its cache. Arrays as in `attend`."""
     kv_heads, d = keys.shape[0], keys.shape[2]
@@ -87,7 +92,7 @@ def _extend(new, at, keys, values):
             to[i] = new[begin + (kv_heads + kv) * d + i]
 
 
-@_compile
+@compiled
 def attend(qkv, cos, sin, q_norm, k_norm, eps, lengths, keys, values, out, rows, mixed, totals):
     """Turn the new token's query and key, write its key and value, and attend over the row's cache.
 
@@ -164,20 +169,20 @@ class Room(NamedTuple):
     scale: np.ndarray  # (B,)
 
 
-@_compile
+@compiled
 def times(a, k, weights, out, n):
     """The first n rows of `a` times a matrix."""
     multiply(a, a.shape[1], 1, n, weights, W, k * W, weights.shape[0], k, out, out.shape[1], 0)
 
 
-@_compile
+@compiled
 def _add_bias(x, bias, n):
     for b in range(n):
         for i in range(bias.shape[0]):
             x[b, i] += bias[i]
 
 
-@_compile
+@compiled
 def step(ids, lengths, w, room, eps, gelu, cos, sin, keys, values, rows, mixed, totals):
     """The next token's logits of each row after `ids` (B,), into `room`: a small model's whole step without a call between.
 
@@ -208,7 +213,7 @@ def step(ids, lengths, w, room, eps, gelu, cos, sin, keys, values, rows, mixed, 
     times(normed, h, w.head, room.logits, n)
 
 
-@_compile
+@compiled
 def _nucleus(row, total, top_p):
     """Leave in row the fewest tokens whose mass reaches top_p (the one that crosses it stays in); returns their mass.
 
@@ -238,7 +243,7 @@ def _nucleus(row, total, top_p):
     return mass
 
 
-@_compile
+@compiled
 def draw(logits, u, temperature, top_p, ids, logp, row):
     """Draw one token a row by inverting the cumulative distribution in vocabulary order.
 
@@ -274,25 +279,25 @@ def draw(logits, u, temperature, top_p, ids, logp, row):
 # the learner's: forward and backward, in the precision of its activations
 
 
-@_compile
+@compiled
 def add_norm_backward(total, w, scale, g_total, g_out, g_x, g_w):
     """Gradients: g_x (B, H) of both summands, and g_w (H,), which is added to."""
     for b in range(total.shape[0]):
-        _add_norm_back(total[b], w, len(w), scale[b], g_total[b], g_out[b], g_x[b], g_w)
+        summed_norm_back(total[b], w, len(w), scale[b], g_total[b], g_out[b], g_x[b], g_w)
 
 
-@_compile
+@compiled
 def gate_backward(x, gelu, g, g_x):
     """The gradient (B, 2 I) of gate and up."""
     n = g.shape[1]
     for b in range(x.shape[0]):
         if gelu:
-            _gate_gelu_back(x[b], n, g[b], g_x[b])
+            gate_gelu_back(x[b], n, g[b], g_x[b])
         else:
-            _gate_silu_back(x[b], n, g[b], g_x[b])
+            gate_silu_back(x[b], n, g[b], g_x[b])
 
 
-@_compile
+@compiled
 def turn(x, heads, cos, sin, sign, out):
     """The first `heads` heads of each row turned by its place, the rest copied: (B T, W) -> the same.
 
@@ -308,14 +313,14 @@ def turn(x, heads, cos, sin, sign, out):
         scaled(x[b], end, x.shape[1] - end, _ONE, out[b], end)
 
 
-@_compile
+@compiled
 def add(x, out):
     """out += x: (B, H)."""
     for b in range(x.shape[0]):
         added(x[b], x.shape[1], out[b])
 
 
-@_compile
+@compiled
 def token_logp(logits, ids, inverse, logp, norm, entropy):
     """Of each row (V,) of logits, times `inverse`: log softmax at its id, the logarithm of the sum, and the entropy.
     logp, norm, entropy (N,) float32 are written."""
@@ -331,7 +336,7 @@ def token_logp(logits, ids, inverse, logp, norm, entropy):
         entropy[n] = size - mean / total
 
 
-@_compile
+@compiled
 def token_logp_backward(logits, ids, inverse, norm, g):
     """The gradient of the logits, in place of them, from that of logp (N,)."""
     v, row = logits.shape[1], np.empty(logits.shape[1], np.float32)
@@ -365,8 +370,11 @@ def warm() -> None:
         gate_backward(z, False, y, z.copy())
         turn(z, 2, t, t, one, z.copy())
         token_logp(y.copy(), np.zeros(1, np.int64), one, np.ones(1, f), np.ones(1, f), np.ones(1, f))
-        add(y, x.copy())
         token_logp_backward(y.copy(), np.zeros(1, np.int64), one, np.ones(1, f), np.ones(1, f))
+        add(y, x.copy())
+    from incentive.model import attention  # which is made of these
+
+    attention.warm()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -95,16 +96,14 @@ def pack(rows: Sequence[np.ndarray], prompts: Sequence[int]) -> Pack:
     )
 
 
-def _by_threads(spans: Sequence[np.ndarray], call: Callable[[np.ndarray], None]) -> None:
-    """All spans, on as many threads as torch has; those that share a prompt together."""
+def _by_threads(spans: Sequence[np.ndarray], kv_heads: int, call: Callable[..., None]) -> None:
+    """All spans with all key heads, on as many threads as torch has: rows that share a prompt together, head by head."""
     threads = torch.get_num_threads()
-    if threads == 1 or len(spans) == 1:
-        call(np.concatenate(spans))
-        return
-    work = np.cumsum([(s[:, 1] * (s[:, 1] + 2 * s[:, 3])).sum() for s in spans])
-    whose = (work - 1) * threads // work[-1]
-    parts = [np.concatenate([s for s, n in zip(spans, whose, strict=True) if n == part]) for part in np.unique(whose)]
-    list(pool(threads).map(call, parts))
+    if threads == 1:
+        call(np.concatenate(spans), (0, kv_heads))
+    else:
+        parts = [(mine, (kv, kv + 1)) for mine in spans for kv in range(kv_heads)]
+        list(pool(threads).map(lambda part: call(*part), parts))
 
 
 class Attend(torch.autograd.Function):
@@ -117,11 +116,10 @@ class Attend(torch.autograd.Function):
 
         out = qkv.new_zeros(len(qkv), heads * 2 * cos.shape[1])
         norm = np.zeros((len(qkv), heads), dtype=np.float32)
-        given = array(qkv), cos.numpy(), sin.numpy(), heads, kv_heads
-        forward: Any = attention.forward
-        _by_threads(pack.spans, lambda spans: forward(*given, spans, array(out), norm))
+        given = array(qkv), cos.numpy(), sin.numpy(), heads, kv_heads, norm
+        _by_threads(pack.spans, kv_heads, partial(attention.forward, *given, array(out)))
         ctx.save_for_backward(qkv)
-        ctx.pack, ctx.norm, ctx.given = pack, norm, given
+        ctx.pack, ctx.given = pack, given
         return out
 
     @staticmethod
@@ -130,7 +128,6 @@ class Attend(torch.autograd.Function):
 
         (qkv,) = ctx.saved_tensors
         g_qkv, said = torch.zeros_like(qkv), array(g.contiguous())
-        told = ctx.norm, said, ctx.pack.shared, array(g_qkv)
-        backward: Any = attention.backward
-        _by_threads(ctx.pack.spans, lambda spans: backward(*ctx.given, spans, *told))
+        told = ctx.pack.shared, said, array(g_qkv)
+        _by_threads(ctx.pack.spans, ctx.given[4], partial(attention.backward, *ctx.given, *told))
         return g_qkv, None, None, None, None, None

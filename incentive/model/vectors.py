@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding
@@ -22,6 +23,22 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
+
+
+_FAST = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered; NaN and infinity keep their meaning
+_FILES = [Path(__file__).with_name(name) for name in ("vectors.py", "kernels.py", "attention.py")]
+_STAMP = tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in _FILES)
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """The function as numba compiles it when it is first called, kept on disk; it lets go of Python's lock.
+
+    A function holds the code of those that it calls, and numba compiles anew where the function's own file has changed:
+    here where any of the files has.
+    """
+    made = njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")(function)
+    made._cache._cache_file._source_stamp = _STAMP
+    return made
 
 
 def _lanes() -> int:
@@ -245,7 +262,7 @@ _tall2, _tall1, _four2, _four1 = _tile(_TALL, 2), _tile(_TALL, 1), _tile(4, 2), 
 _two2, _two1, _one2, _one1 = _tile(2, 2), _tile(2, 1), _tile(1, 2), _tile(1, 1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def multiply(a, next_a, by_a, rows, b, next_b, side, vectors, k, out, next_out, add):
     """out = a b, or += where `add` is 1: `rows` rows by k, times k by `vectors` vectors of W columns; arrays from their first.
 
@@ -453,9 +470,9 @@ scaled = _primitive(types.void, _scaled)
 # (x, n, out): out[:n] += x[:n]
 added = _primitive(types.void, _added)
 # (x, y, w, n, eps, total, out): total = x + y, out = total / rms(total) w; gives 1 / rms
-add_norm = _primitive(types.float32, _add_norm)
+summed_norm = _primitive(types.float32, _add_norm)
 # (total, w, n, 1 / rms, g_total, g_out, g_x, g_w): the gradient of both summands; that of w (float32) is added to
-add_norm_back = _primitive(types.void, _add_norm_back)
+summed_norm_back = _primitive(types.void, _add_norm_back)
 # (x, n, out): silu(x[:n]) x[n:], or gelu by tanh
 gate_silu, gate_gelu = _gate(False), _gate(True)
 # (x, n, g, g_x): its gradient
