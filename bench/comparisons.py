@@ -108,6 +108,8 @@ def values(runs: Sequence[Run], value: Callable[[Run], float | None]) -> dict[st
 def swept(work: Work, plan: Plan, out: Result) -> Sweep:
     """TRL's settings tried on this work, as a table of the result."""
     tried = sweep(work, plan)
+    if len(tried) == 1 and "error" not in tried[0][1]:
+        return tried  # one that was asked for
     rows = [
         {"setting": str(setting), "seconds a step": None if "error" in run else seconds_a_step(run),
          "peak MiB": run.get("peak_mib"), "": run.get("error", "")}

@@ -207,10 +207,12 @@ def sweep(work: Work, plan: Plan) -> Sweep:
     """TRL at each precision and micro-batch, two updates each, watched; then with its other ways.
 
     At the fastest setting also with continuous batching (in float32: at bfloat16 it turns the weights themselves), and
-    at the leanest with gradient checkpointing.
+    at the leanest with gradient checkpointing. Where the plan names one precision and one micro-batch, that is taken as it is.
     """
     total = work.problems * work.group
     sizes = list(dict.fromkeys(min(m, total) for m in plan.micros if total % min(m, total) == 0)) or [total]
+    if len(plan.precisions) == len(sizes) == 1 and not plan.quick:
+        return [(Setting(plan.precisions[0], sizes[0]), {"seconds": [0.0], "peak_mib": 0.0})]
     tried: Sweep = []
 
     def attempt(setting: Setting) -> None:
