@@ -36,7 +36,7 @@ def _load(qkv, cos, sin, first, many, at_key, at_value, keys, values, row):
 
 @compiled
 def _room(spans, d, group):
-    """How many keys the longest span sees, in whole vectors, and a head in whole vectors."""
+    """The keys that the longest span sees and the size of a head, both in whole vectors, and the rows of a block."""
     most = 0
     for i in range(len(spans)):
         most = max(most, spans[i, 1] + spans[i, 3])
