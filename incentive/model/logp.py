@@ -35,6 +35,11 @@ def _turned(h: Tensor, w: Tensor, ids: Tensor, temperature: float, norm: Tensor,
     return d.mul_(g[:, None] / temperature).to(h.dtype)
 
 
+def _room(h: Tensor, w: Tensor, rows: int) -> Tensor:
+    """For a chunk's logits, one after the other: pieces that large, asked for again and again, leave holes in the heap."""
+    return h.new_empty(rows, w.shape[0])
+
+
 class _TokenLogp(torch.autograd.Function):
     """log softmax(h W^T / temperature)[ids], with the logits recomputed chunk by chunk in the backward pass."""
 
@@ -45,11 +50,13 @@ class _TokenLogp(torch.autograd.Function):
         ctx.fused = fused.usable(h)
         rows = max(1, CHUNK // ((h.element_size() if ctx.fused else 4) * w.shape[0]))
         logp, norm, ent = (torch.zeros(len(ids), dtype=torch.float32, device=h.device) for _ in range(3))
+        room = _room(h, w, min(rows, len(ids)) if ctx.fused else 0)
         for at in range(0, len(ids), rows):
             part = slice(at, at + rows)
             told = (logp[part], norm[part], ent[part])
             if ctx.fused:
-                fused.token_logp(h[part] @ w.T, ids[part], temperature, *told)
+                logits = torch.mm(h[part], w.T, out=room[: len(ids) - at])
+                fused.token_logp(logits, ids[part], temperature, *told)
             else:
                 _read(h[part], w, ids[part], temperature, told, entropy)
         if not entropy:
@@ -62,21 +69,28 @@ class _TokenLogp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         h, w, ids, norm = ctx.saved_tensors
-        gh, part_of_w = torch.empty_like(h), torch.empty_like(w)
-        gw = torch.zeros(w.shape, dtype=torch.float32, device=w.device) if len(ids) > ctx.rows else None
+        gh, exact = torch.empty_like(h), w.dtype == torch.float32
+        many = exact or len(ids) > ctx.rows  # chunks are summed in float32
+        gw = torch.zeros(w.shape, dtype=torch.float32, device=w.device) if many else torch.empty(0)
+        part_of_w = torch.empty(0) if exact else torch.empty_like(w)
+        room = _room(h, w, min(ctx.rows, len(ids)) if ctx.fused else 0)
         for at in range(0, len(ids), ctx.rows):
             part = slice(at, at + ctx.rows)
             if ctx.fused:
-                d = fused.token_logp_backward(h[part] @ w.T, ids[part], ctx.temperature, norm[part], g[part])
+                logits = torch.mm(h[part], w.T, out=room[: len(ids) - at])
+                d = fused.token_logp_backward(logits, ids[part], ctx.temperature, norm[part], g[part])
             else:
                 d = _turned(h[part], w, ids[part], ctx.temperature, norm[part], g[part])
             gh[part] = d @ w
+            if exact:
+                gw.addmm_(d.T, h[part])
+                continue
             torch.mm(d.T, h[part], out=part_of_w)
-            if gw is not None and ctx.fused:
+            if many and ctx.fused:
                 fused.add(part_of_w, gw)
-            elif gw is not None:
+            elif many:
                 gw += part_of_w
-        return gh, part_of_w if gw is None else part_of_w.copy_(gw), None, None, None
+        return gh, gw if exact else part_of_w.copy_(gw) if many else part_of_w, None, None, None
 
 
 def token_logp(
