@@ -11,7 +11,7 @@ from typing import Any
 
 from incentive.config import RL
 
-RUNTIME = 460 * 2**20  # Python, torch, transformers, the compiled kernels and products, in bytes
+RUNTIME = 390 * 2**20  # Python, torch, transformers, the compiled kernels and products, in bytes
 GARBAGE = 8  # an eighth of what is in use is what the heap keeps beside it: measured from 1 to 500 million parameters
 CHUNK = 64 * 2**20  # bytes of float32 logits at a time
 SMALL = (
