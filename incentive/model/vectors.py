@@ -24,7 +24,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
-
 _FAST = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered; NaN and infinity keep their meaning
 _FILES = [Path(__file__).with_name(name) for name in ("vectors.py", "kernels.py", "attention.py")]
 _STAMP = tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in _FILES)

@@ -191,7 +191,9 @@ def settle(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    torch.set_deterministic_debug_mode("warn")  # as use_deterministic_algorithms, which imports torch's compiler besides
+    torch.set_deterministic_debug_mode(
+        "warn"
+    )  # as use_deterministic_algorithms, which imports torch's compiler besides
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  costs time, helps nothing
 
 
