@@ -344,5 +344,5 @@ class Learner(Generic[P]):
                     if k.startswith(prefix) and k.endswith(suffix)
                 }
                 if id(p) in owned and state:
-                    optimizer.state[p] = {k: x for k, x in state.items() if "." not in k}
+                    optimizer.state[p] = {k: x.to(p.device) for k, x in state.items() if "." not in k}
         self.steps = steps

@@ -13,10 +13,9 @@ from incentive.config import RL
 
 RUNTIME = 390 * 2**20  # Python, torch, transformers, the compiled kernels and products, in bytes
 GARBAGE = 8  # an eighth of what is in use is what the heap keeps beside it: measured from 1 to 500 million parameters
-CHUNK = 64 * 2**20  # bytes of float32 logits at a time
-SMALL = (
-    64 * 2**20
-)  # bytes of weights; above it products are large enough for all threads to share (`incentive.threads`)
+CHUNK = 64 * 2**20  # bytes of logits at a time
+# bytes of weights; above it products are large enough for all threads to share (`incentive.threads`)
+SMALL = 64 * 2**20
 RECORD = 300  # bytes that a sampled token takes in records and on its way to the disk, where answers run to the limit
 SMALLEST = 512  # tokens of a micro-batch that is not made smaller any more
 
@@ -61,7 +60,7 @@ def parts(rl: RL, shape: Mapping[str, Any], parameters: int, prompt: int, lanes:
     passing = 3 * inner + 2 * hidden + (2 * heads + 2 * kv) * d  # gradients on their way through one layer
     casts = kind * parameters if kind == 2 else 0  # the weights in the precision of the products
     chunk = min(CHUNK, (kind if cpu else 4) * tokens * vocabulary)
-    of_head = (kind + (4 if chunk == CHUNK else 0)) * vocabulary * hidden  # its gradient, summed over chunks
+    of_head = (kind + 4) * vocabulary * hidden  # its gradient, summed in float32 over chunks
     found = {
         # the learner's, which the engine shares or casts, and the reference's
         "weights": parameters * (4 + (kind if rl.beta else 0) + (2 if cpu and sampled == 2 else 0)),

@@ -101,11 +101,11 @@ class _Worker:
             assert logits is not None  # a row was live, or one has joined
             ids, logp = draw(logits, uniform(seed[:n], count[:n].astype(np.uint64)), temperature, top_p, top_k)
             drawn = self.turns.take([s.owed for s in live], ids, logp) if tools else True
-            place = every[:n], count[:n]
-            out_ids[place] = last[:n] = ids
-            out_logp[place] = logp
+            here = every[:n], count[:n]
+            out_ids[here] = last[:n] = ids
+            out_logp[here] = logp
             if tools:
-                out_mask[place] = drawn
+                out_mask[here] = drawn
             count[:n] += 1
             stopped = (ids[:, None] == stop_ids).any(1) & drawn
             done = stopped | (count[:n] >= limit[:n])

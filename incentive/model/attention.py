@@ -35,6 +35,24 @@ def _load(qkv, cos, sin, first, many, at_key, at_value, keys, values, row):
 
 
 @compiled
+def _seen(qkv, cos, sin, span, at_key, at_value, keys, values, by_key):
+    """All that a span's last token sees: its prompt's keys and values and its own, and the keys by columns."""
+    first, many, begin, before = span
+    _load(qkv, cos, sin, begin, before, at_key, at_value, keys, values, 0)
+    _load(qkv, cos, sin, first, many, at_key, at_value, keys, values, before)
+    _columns(keys, before + many, len(by_key[0]), by_key)
+
+
+@compiled
+def _asking(qkv, cos, sin, first, rows, group, head, scale, q):
+    """Queries of the tokens from `first` on, turned and scaled: row r is that of a token's head `head` + r % group."""
+    half = cos.shape[1]
+    for r in range(rows):
+        n, at = first + r // group, (head + r % group) * 2 * half
+        turned(qkv[n], at, half, cos[n], sin[n], _ONE, scale, q[r], 0)
+
+
+@compiled
 def _room(spans, d, group):
     """The keys that the longest span sees and the size of a head, both in whole vectors, and the rows of a block."""
     most = 0
@@ -70,15 +88,11 @@ def forward(qkv, cos, sin, heads, kv_heads, norm, out, spans, kvs):
         first, many, begin, before = spans[i]
         for kv in range(kvs[0], kvs[1]):
             at_key, at_value = (heads + kv) * d, (heads + kv_heads + kv) * d
-            _load(qkv, cos, sin, begin, before, at_key, at_value, keys, values, 0)
-            _load(qkv, cos, sin, first, many, at_key, at_value, keys, values, before)
-            _columns(keys, before + many, d, by_key)
+            _seen(qkv, cos, sin, (first, many, begin, before), at_key, at_value, keys, values, by_key)
             for t in range(0, many, _BLOCK):
                 tokens = min(_BLOCK, many - t)
                 seen, rows = before + t + tokens, tokens * group
-                for r in range(rows):
-                    n, at = first + t + r // group, (kv * group + r % group) * d
-                    turned(qkv[n], at, half, cos[n], sin[n], _ONE, scale, q[r], 0)
+                _asking(qkv, cos, sin, first + t, rows, group, kv * group, scale, q)
                 multiply(q, wide, 1, rows, by_key, W, d * W, (seen + W - 1) // W, d, scores, most, 0)
                 for r in range(rows):
                     row, some = scores[r], before + t + r // group + 1
@@ -119,19 +133,16 @@ def backward(qkv, cos, sin, heads, kv_heads, norm, shared, g_out, g_qkv, spans, 
         first, many, begin, before = spans[i]
         for kv in range(kvs[0], kvs[1]):
             at_key, at_value = (heads + kv) * d, (heads + kv_heads + kv) * d
-            _load(qkv, cos, sin, begin, before, at_key, at_value, keys, values, 0)
-            _load(qkv, cos, sin, first, many, at_key, at_value, keys, values, before)
-            _columns(keys, before + many, d, by_key)
+            _seen(qkv, cos, sin, (first, many, begin, before), at_key, at_value, keys, values, by_key)
             _columns(values, before + many, d, by_value)
             g_keys[: before + many] = _ZERO
             g_values[: before + many] = _ZERO
             for t in range(0, many, _BLOCK):
                 tokens = min(_BLOCK, many - t)
                 seen, rows = before + t + tokens, tokens * group
+                _asking(qkv, cos, sin, first + t, rows, group, kv * group, scale, q)
                 for r in range(rows):
-                    n, at = first + t + r // group, (kv * group + r % group) * d
-                    turned(qkv[n], at, half, cos[n], sin[n], _ONE, scale, q[r], 0)
-                    scaled(g_out[n], at, d, _ONE, g[r], 0)
+                    scaled(g_out[first + t + r // group], (kv * group + r % group) * d, d, _ONE, g[r], 0)
                 multiply(q, wide, 1, rows, by_key, W, d * W, (seen + W - 1) // W, d, weights, most, 0)
                 multiply(g, wide, 1, rows, by_value, W, d * W, (seen + W - 1) // W, d, turns, most, 0)
                 for r in range(rows):

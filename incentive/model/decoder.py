@@ -1,12 +1,14 @@
-"""One token at a time: a cache and the step that extends it, on a CPU with fused kernels, elsewhere with torch alone.
+"""One token at a time: a cache and the step that extends it, on a CPU with compiled kernels, elsewhere with torch alone.
 
-Both hold keys and values (layers, slots, kv_heads, tokens, D), reserved once; a row of the batch is a slot.
+Keys and values of each layer, slot and head are reserved once, on a CPU in the layout that its kernels read; a row of the
+batch is a slot.
 """
 
 from __future__ import annotations
 
 import math
 import mmap
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,7 @@ from incentive.threads import small
 
 
 def _mapped(*shape: int) -> Tensor:
-    """Memory of its own, of which only what is used is there, and which goes back to the system: in the heap something that
-    stays would soon stand where it was."""
+    """Memory of its own, of which only what is used is there: the heap would give it pages that were written before."""
     return torch.frombuffer(mmap.mmap(-1, 4 * math.prod(shape)), dtype=torch.float32).view(shape)
 
 
@@ -38,12 +39,8 @@ class TorchDecoder:
         p = self.policy
         if self.keys.shape[1] < slots or self.keys.shape[3] < tokens:
             shape = (p.layers, slots, p.kv_heads, tokens, p.head_dim)
-            self.keys = torch.zeros(shape, dtype=self.cache_dtype, device=self.device)
+            self.keys = torch.zeros(shape, dtype=p.dtype, device=self.device)
             self.values = torch.zeros_like(self.keys)
-
-    @property
-    def cache_dtype(self) -> torch.dtype:
-        return self.policy.dtype
 
     def put(self, first: int, keys: Tensor, values: Tensor, of: Tensor) -> None:
         """Rows `first`, `first + 1`, ... begin as the rows `of` (R,) of a prefill's keys and values."""
@@ -68,7 +65,7 @@ class TorchDecoder:
         return p.decode(last, at, self.keys, self.values)
 
 
-class CpuDecoder(TorchDecoder):
+class CpuDecoder(TorchDecoder, ABC):
     """A step as a few matrix products with one pass over each row between them (`model.kernels`).
 
     Activations and cache are float32; the matrix products run in the policy's dtype. A cache in bfloat16 was no faster:
@@ -100,8 +97,9 @@ class CpuDecoder(TorchDecoder):
         names = ("norm1", "norm2", "q_norm", "k_norm")
         return [{n: plain(b[n]) if n in b else none for n in names} for b in p.blocks], plain(p.final_norm)
 
+    @abstractmethod
     def _weights(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """All of them, for `held`."""
 
     def reserve(self, slots: int, tokens: int) -> None:
         p, vectors = self.policy, self.vectors

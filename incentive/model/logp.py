@@ -70,9 +70,8 @@ class _TokenLogp(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         h, w, ids, norm = ctx.saved_tensors
         gh, exact = torch.empty_like(h), w.dtype == torch.float32
-        many = exact or len(ids) > ctx.rows  # chunks are summed in float32
-        gw = torch.zeros(w.shape, dtype=torch.float32, device=w.device) if many else torch.empty(0)
-        part_of_w = torch.empty(0) if exact else torch.empty_like(w)
+        gw = torch.zeros(w.shape, dtype=torch.float32, device=w.device)  # chunks are summed in float32
+        part_of_w = gw if exact else torch.empty_like(w)
         room = _room(h, w, min(ctx.rows, len(ids)) if ctx.fused else 0)
         for at in range(0, len(ids), ctx.rows):
             part = slice(at, at + ctx.rows)
@@ -84,13 +83,11 @@ class _TokenLogp(torch.autograd.Function):
             gh[part] = d @ w
             if exact:
                 gw.addmm_(d.T, h[part])
-                continue
-            torch.mm(d.T, h[part], out=part_of_w)
-            if many and ctx.fused:
-                fused.add(part_of_w, gw)
-            elif many:
-                gw += part_of_w
-        return gh, gw if exact else part_of_w.copy_(gw) if many else part_of_w, None, None, None
+            elif ctx.fused:
+                fused.add(torch.mm(d.T, h[part], out=part_of_w), gw)
+            else:
+                gw += torch.mm(d.T, h[part], out=part_of_w)
+        return gh, gw if exact else part_of_w.copy_(gw), None, None, None
 
 
 def token_logp(

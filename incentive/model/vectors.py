@@ -35,7 +35,7 @@ def compiled(function: Callable[..., Any]) -> Any:
     A function holds the code of those that it calls, and numba compiles anew where the function's own file has changed:
     here where any of the files has.
     """
-    made = njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")(function)
+    made: Any = njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")(function)
     made._cache._cache_file._source_stamp = _STAMP
     return made
 

@@ -175,7 +175,7 @@ def _keep_memory() -> None:
     its own, and large pieces go back to the system: a higher peak, and more pages to clear."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        for option, value in ((-8, 1), (-4, 0), (-1, -1)):  # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+        for option, value in ((-8, 1), (-4, 0), (-1, -1)):  # M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD
             libc.mallopt(option, value)
 
 
@@ -191,9 +191,8 @@ def settle(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    torch.set_deterministic_debug_mode(
-        "warn"
-    )  # as use_deterministic_algorithms, which imports torch's compiler besides
+    # as use_deterministic_algorithms(True, warn_only=True), which imports torch's compiler besides
+    torch.set_deterministic_debug_mode("warn")
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  costs time, helps nothing
 
 
