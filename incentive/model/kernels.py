@@ -170,9 +170,10 @@ class Room(NamedTuple):
 
 
 @compiled
-def times(a, k, weights, out, n):
-    """The first n rows of `a` times a matrix."""
-    multiply(a, a.shape[1], 1, n, weights, W, k * W, weights.shape[0], k, out, out.shape[1], 0)
+def times(a, weights, out, n):
+    """The first n rows of `a` times a matrix, as `vectors.columns` has it."""
+    k = weights.shape[1]
+    multiply(a, k, 1, n, weights, W, k * W, weights.shape[0], k, out, out.shape[1], 0)
 
 
 @compiled
@@ -197,20 +198,20 @@ def step(ids, lengths, w, room, eps, gelu, cos, sin, keys, values, rows, mixed, 
     norm(x, w.norm1[0], eps, normed)
     for layer in range(w.norm1.shape[0]):
         after = w.norm1[layer + 1] if layer + 1 < w.norm1.shape[0] else w.final_norm
-        times(normed, h, w.qkv[layer], room.qkv, n)
+        times(normed, w.qkv[layer], room.qkv, n)
         _add_bias(room.qkv, w.qkv_bias[layer], n)
         attend(
             room.qkv, cos, sin, w.q_norm[layer], w.k_norm[layer], eps, lengths, keys[layer], values[layer],
             room.mixed[:n], rows, mixed, totals,
         )  # fmt: skip
-        times(room.mixed, room.mixed.shape[1], w.o[layer], out, n)
+        times(room.mixed, w.o[layer], out, n)
         _add_bias(out, w.o_bias[layer], n)
         add_norm(x, out, w.norm2[layer], eps, x, normed, room.scale)
-        times(normed, h, w.gate_up[layer], room.both, n)
+        times(normed, w.gate_up[layer], room.both, n)
         gate(room.both[:n], gelu, room.acted[:n])
-        times(room.acted, room.acted.shape[1], w.down[layer], out, n)
+        times(room.acted, w.down[layer], out, n)
         add_norm(x, out, after, eps, x, normed, room.scale)
-    times(normed, h, w.head, room.logits, n)
+    times(normed, w.head, room.logits, n)
 
 
 @compiled

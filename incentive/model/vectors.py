@@ -6,7 +6,9 @@ every fast library does it; what lies between products is one or two passes over
 which numba hands to the compiler as it is, for the width of this processor's registers, and called from `model.kernels`.
 
 Rows are float32, or bfloat16 in the bits of uint16, which are computed in float32 and rounded to the nearest, ties to even. A
-result's element is summed in one order whatever else is computed beside it: what a row yields does not depend on its batch.
+product of bfloat16 takes pairs of numbers that are summed, in the bits of uint32, two products to an instruction where the
+processor has it. A result's element is summed in one order whatever else is computed beside it: what a row yields does not
+depend on its batch.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 _FAST = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered; NaN and infinity keep their meaning
-_FILES = [Path(__file__).with_name(name) for name in ("vectors.py", "kernels.py", "attention.py")]
+_FILES = [Path(__file__).with_name(name) for name in ("vectors.py", "kernels.py", "attention.py", "passes.py")]
 _STAMP = tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in _FILES)
 
 
@@ -40,13 +42,9 @@ def compiled(function: Callable[..., Any]) -> Any:
     return made
 
 
-def _lanes() -> int:
-    """Numbers in a vector register of this processor."""
-    has = llvmlite.binding.get_host_cpu_features()
-    return 16 if has.get("avx512f") else 8 if has.get("avx2") else 4
-
-
-W = _lanes()
+_HAS = llvmlite.binding.get_host_cpu_features()
+W = 16 if _HAS.get("avx512f") else 8 if _HAS.get("avx2") else 4  # numbers in a vector register
+_DOT = bool(W == 16 and _HAS.get("avx512bf16"))  # whether an instruction multiplies pairs of bfloat16
 _TALL = 4 if W == 8 else 8  # rows of a tile two vectors wide: AVX2 has 16 registers, the others 32
 _I32, _I64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _VECTOR, _NUMBERS, _HALVES = (ir.VectorType(kind, W) for kind in (_FLOAT, _I32, ir.IntType(16)))
@@ -64,6 +62,19 @@ _CEPHES = (
     1.0,
 )
 _GELU, _CUBE = -2 * 0.7978845608028654, 0.044715  # gelu by tanh is x / (1 + e^(_GELU (x + _CUBE x^3)))
+
+
+class _Bfloat(ir.Type):
+    """LLVM's bfloat, which llvmlite has no name for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Bfloat)
+
+    def __hash__(self) -> int:
+        return hash(_Bfloat)
 
 
 class _Build:
@@ -101,6 +112,15 @@ class _Build:
     def fma(self, x: Any, y: Any, z: Any) -> Any:
         return self.call(f"llvm.fma.v{W}f32", _VECTOR, x, y, z)
 
+    def dot(self, x: Any, y: Any, z: Any) -> Any:
+        """z and the products of both halves of pairs of bfloat16."""
+        b = self.to
+        if _DOT:
+            x, y = (b.bitcast(pairs, ir.VectorType(_Bfloat(), 2 * W)) for pairs in (x, y))
+            return self.call("llvm.x86.avx512bf16.dpbf16ps.512", _VECTOR, z, x, y)
+        second = lambda pairs: b.bitcast(b.and_(pairs, self.all(-65536)), _VECTOR)  # noqa: E731
+        return self.fma(second(x), second(y), self.fma(self._wide(x), self._wide(y), z))
+
     def mul(self, *factors: Any) -> Any:
         total, *more = factors
         for x in more:
@@ -113,6 +133,15 @@ class _Build:
 
     def _half(self, array: int) -> bool:
         return self.kinds[array].dtype == types.uint16
+
+    def pairs(self, array: int) -> bool:
+        """Whether it holds pairs of bfloat16."""
+        return self.kinds[array].dtype == types.uint32
+
+    def load_pairs(self, array: int, *terms: Any) -> Any:
+        x = self.to.load(self.to.bitcast(self.at(array, *terms), _NUMBERS.as_pointer()))
+        x.align = 4
+        return x
 
     def load(self, array: int, *terms: Any, there: Any = None) -> Any:
         """W numbers; zero of those that are not there."""
@@ -138,6 +167,17 @@ class _Build:
     def rounded(self, x: Any, array: int) -> Any:
         """The numbers as they are when they have been stored there."""
         return self._wide(self._narrow(x)) if self._half(array) else x
+
+    def store_pairs(self, first: Any, second: Any, array: int, *terms: Any, there: Any = None) -> None:
+        """W pairs, rounded."""
+        b = self.to
+        pairs = b.or_(self._narrow(first), b.shl(self._narrow(second), self.all(16)))
+        pointer = b.bitcast(self.at(array, *terms), _NUMBERS.as_pointer())
+        if there is None:
+            b.store(pairs, pointer).align = 4
+        else:
+            name = f"llvm.masked.store.v{W}i32.p0"
+            self.call(name, ir.VoidType(), pairs, pointer, ir.Constant(_I32, 4), there)
 
     def store(self, x: Any, array: int, *terms: Any, there: Any = None) -> None:
         half = self._half(array)
@@ -234,7 +274,10 @@ def _primitive(result: Any, emit: Callable[..., Any]) -> Any:
 
 
 def _tile(rows: int, wide: int) -> Any:
-    """out[r, v W : v W + W] (+)= sum over i of a[r, i] b[i, v], for r < `rows`, v < `wide`; each b[i, v] a vector of W."""
+    """out[r, v W : v W + W] (+)= sum over i of a[r, i] b[i, v], for r < `rows`, v < `wide`; each b[i, v] a vector of W.
+
+    Where b holds pairs, those of a are counted too: i and the distances within a are in pairs.
+    """
 
     def emit(build: _Build, _a: Any, at_a: Any, row_a: Any, by_a: Any, _b: Any, at_b: Any, row_b: Any, side: Any, k: Any, _out: Any, at_out: Any, row_out: Any, add: Any) -> None:  # fmt: skip
         b = build.to
@@ -242,13 +285,17 @@ def _tile(rows: int, wide: int) -> Any:
         places = [(at_out, b.mul(number(r), row_out), number(v * W)) for r in range(rows) for v in range(wide)]
         add = b.trunc(add, ir.IntType(1))
         begin = [b.select(add, build.load(9, *place), build.all(0.0)) for place in places]
+        pairs = build.pairs(4)
+        load, times = (build.load_pairs, build.dot) if pairs else (build.load, build.fma)
+        if pairs:
+            build.begin[0] = b.bitcast(build.begin[0], _I32.as_pointer())
 
         def more(i: Any, sums: list[Any]) -> list[Any]:
             row, at, found = b.mul(i, row_b), b.mul(i, by_a), []
-            vectors = [build.load(4, at_b, row, b.mul(number(v), side)) for v in range(wide)]
+            vectors = [load(4, at_b, row, b.mul(number(v), side)) for v in range(wide)]
             for r in range(rows):
                 one = build.all(b.load(build.at(0, at_a, b.mul(number(r), row_a), at)))
-                found += [build.fma(one, vectors[v], sums[r * wide + v]) for v in range(wide)]
+                found += [times(one, vectors[v], sums[r * wide + v]) for v in range(wide)]
             return found
 
         for total, place in zip(build.loop(k, 1, begin, more), places, strict=True):
@@ -268,6 +315,8 @@ def multiply(a, next_a, by_a, rows, b, next_b, side, vectors, k, out, next_out, 
     Args:
         next_a, by_a: how far a row of a is from the next, and an element from the next in its row.
         next_b, side: how far a row of a vector of columns is from the next, and a vector from that beside it.
+
+    Where b holds pairs of bfloat16 (uint32), a holds bfloat16 or pairs, and k and the distances within both count pairs.
     """
     for v in range(0, vectors - 1, 2):
         r, p, q = 0, v * side, v * W
@@ -348,6 +397,29 @@ def _added(build: _Build, _x: Any, n: Any, _out: Any) -> None:
     def one(i: Any, _: list[Any], there: Any) -> list[Any]:
         total = build.to.fadd(build.load(0, i, there=there), build.load(2, i, there=there))
         build.store(total, 2, i, there=there)
+        return []
+
+    build.each(n, [], one)
+
+
+def _weighted(build: _Build, _x: Any, _w: Any, n: Any, factor: Any, _out: Any) -> None:
+    factor = build.all(factor)
+
+    def one(i: Any, _: list[Any], there: Any) -> list[Any]:
+        build.store(build.mul(build.load(0, i, there=there), factor, build.load(1, i, there=there)), 4, i, there=there)
+        return []
+
+    build.each(n, [], one)
+
+
+def _paired(build: _Build, _x: Any, at: Any, n: Any, _out: Any, to: Any) -> None:
+    def one(i: Any, _: list[Any], there: Any) -> list[Any]:
+        first, second = build.load(0, at, i, there=there), build.load(0, at, n, i, there=there)
+        if build.pairs(3):
+            build.store_pairs(first, second, 3, to, i, there=there)
+        else:
+            build.store(first, 3, to, i, there=there)
+            build.store(second, 3, to, n, i, there=there)
         return []
 
     build.each(n, [], one)
@@ -468,6 +540,10 @@ softmax_back = _primitive(types.void, _softmax_back)
 scaled = _primitive(types.void, _scaled)
 # (x, n, out): out[:n] += x[:n]
 added = _primitive(types.void, _added)
+# (x, w, n, factor, out): out[:n] = x[:n] factor w[:n]
+weighted = _primitive(types.void, _weighted)
+# (x, at, n, out, to): two rows x[at:][:2 n] as pairs out[to:][:n], or where out is float32 as they are
+paired = _primitive(types.void, _paired)
 # (x, y, w, n, eps, total, out): total = x + y, out = total / rms(total) w; gives 1 / rms
 summed_norm = _primitive(types.float32, _add_norm)
 # (total, w, n, 1 / rms, g_total, g_out, g_x, g_w): the gradient of both summands; that of w (float32) is added to
@@ -488,7 +564,9 @@ def whole(n: int) -> int:
 
 def columns(weights: Tensor) -> Tensor:
     """(..., N, K) -> (..., N / W, K, W), with zeros behind the last of N: as `multiply` reads the transposed, each vector of
-    columns in one piece."""
+    columns in one piece. Of bfloat16 (..., N / W, K / 2, W), pairs in the bits of int32."""
+    if weights.dtype == torch.bfloat16:
+        weights = weights.contiguous().view(torch.int32)
     n = weights.shape[-2]
     padded = torch.nn.functional.pad(weights, (0, 0, 0, whole(n) - n))
     return padded.unflatten(-2, (-1, W)).transpose(-1, -2).contiguous()
