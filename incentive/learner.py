@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -25,11 +25,14 @@ from incentive.config import Optim
 from incentive.model.checkpoint import Policy, twin
 from incentive.model.lean import Lean
 from incentive.model.logp import token_logp
-from incentive.model.packed import alike, pack, rounded
+from incentive.model.packed import alike, lay, pack, rounded
 from incentive.model.scored import Scored
 from incentive.optim import AdamW
 from incentive.records import Example
-from incentive.threads import lanes, together
+from incentive.threads import lanes, settled, together
+
+if TYPE_CHECKING:
+    from incentive.model.passes import Weights
 
 Loss = Callable[[Outputs, Batch], tuple[Tensor, dict[str, Tensor]]]
 SMALLEST = 1024  # tokens; a micro-batch below it is not worth a pass of its own
@@ -107,6 +110,12 @@ def packed_by(policy: Policy | Scored) -> Lean | None:
     return trunk if isinstance(trunk, Lean) and trunk.embed.device.type == "cpu" else None
 
 
+def weights_of(policy: Policy | Scored) -> Weights | None:
+    """A small decoder's weights as packed rows are computed with: `packed.lay`."""
+    lean = packed_by(policy)
+    return lay(lean) if lean else None
+
+
 def prompt_of(example: Example) -> int:
     """Tokens before the first that the loss looks at."""
     return int(example.mask.argmax())
@@ -150,10 +159,14 @@ def deals(
 
 
 def outputs(
-    policy: Policy | Scored, examples: list[Example], device: str, entropy: bool = False
+    policy: Policy | Scored, examples: list[Example], device: str, entropy: bool = False, weights: Weights | None = None
 ) -> tuple[Batch, Outputs]:
     """A micro-batch as tensors, with the log-probabilities (B, T) of its masked ids at its temperature, or a scalar head's
-    scores there; zero elsewhere."""
+    scores there; zero elsewhere.
+
+    Args:
+        weights: the policy's as they are now, from `weights_of`: worth it for several micro-batches.
+    """
     batch = collate(examples, device)
     row, token = at = batch.mask.nonzero(as_tuple=True)
     if not isinstance(policy, Scored):  # a token is told by the state before it
@@ -164,7 +177,7 @@ def outputs(
         laid = pack([e.ids for e in examples], prompts)
         more = (0, rounded(many, 4) - many)
         ids, places = F.pad(ids, more), F.pad(laid.at[row, token], more, value=laid.dummy)
-        hidden = lean.packed(laid).index_select(0, places)
+        hidden = lean.packed(laid, weights).index_select(0, places)
     else:
         hidden = policy(batch.ids)[row, token]
     full = torch.zeros(batch.ids.shape, dtype=torch.float32, device=hidden.device)
@@ -187,8 +200,9 @@ def score(policy: Policy | Scored, examples: list[Example], budget: int, device:
 
     @torch.no_grad()  # each lane is a thread of its own, and this is a thread's setting
     def go(mine: list[int]) -> None:
+        weights = weights_of(policy)
         for number in mine:
-            _, said = outputs(policy, [examples[i] for i in parts[number]], device)
+            _, said = outputs(policy, [examples[i] for i in parts[number]], device, weights=weights)
             stream = said.logp if said.score is None else said.score
             assert stream is not None
             for row, i in zip(stream.cpu().numpy(), parts[number], strict=True):
@@ -241,15 +255,15 @@ class Learner(Generic[P]):
         return o.learning_rate * (o.min_lr_ratio + (1 - o.min_lr_ratio) * shape)
 
     def _backward(self, examples: list[Example], loss: Loss, entropy: bool) -> tuple[float, dict[str, float]]:
-        """Fill the gradients: the loss, and the sums of its metrics."""
+        """Fill the gradients, a lane's each: the loss, and the sums of its metrics."""
         for policy in (self.policy, *self.twins):
             policy.zero_grad(set_to_none=True)
         parts, dealt = deals(self.policy, examples, self.budget, len(self.twins) + 1)
 
         def go(policy: P, mine: list[int]) -> list[tuple[int, float, dict[str, float]]]:
-            told = []
+            told, weights = [], weights_of(policy)
             for n in mine:
-                batch, said = outputs(policy, [examples[i] for i in parts[n]], self.config.device, entropy)
+                batch, said = outputs(policy, [examples[i] for i in parts[n]], self.config.device, entropy, weights)
                 value, metrics = loss(said, batch)
                 value.backward()
                 told.append((n, float(value.detach()), {name: float(x) for name, x in metrics.items()}))
@@ -263,12 +277,26 @@ class Learner(Generic[P]):
             total += value
             for name, x in metrics.items():
                 sums[name] = sums.get(name, 0.0) + x
-        for other in self.twins:
-            for own, p in zip(other.parameters(), self.policy.parameters(), strict=True):
-                if own.grad is not None and p.grad is not None:
-                    p.grad += own.grad
-                own.grad = None
         return total, sums
+
+    def _take_step(self, total: float) -> tuple[float, float]:
+        """Sum the lanes' gradients, clip them and change the weights: the learning rate, and the norm before clipping."""
+        for other in self.twins:
+            pairs = zip(self.policy.parameters(), other.parameters(), strict=True)
+            found = [(p.grad, own.grad) for p, own in pairs if p.grad is not None and own.grad is not None]
+            if found:
+                torch._foreach_add_(*map(list, zip(*found, strict=True)))
+            other.zero_grad(set_to_none=True)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.optim.max_grad_norm))
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise FloatingPointError(f"step {self.steps + 1}: loss {total}, gradient norm {norm}")
+        rate = self.learning_rate(self.steps)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        self.steps += 1
+        return rate, norm
 
     def step(self, examples: list[Example], loss: Loss, entropy: bool = False) -> dict[str, float]:
         """One update on one minibatch. Where memory runs out, micro-batches are halved from then on.
@@ -289,16 +317,9 @@ class Learner(Generic[P]):
                 if not out_of_memory(error) or self.budget // (len(self.twins) + 1) <= longest:
                     raise
                 self.budget //= 2  # the gradient stays the same
+        with settled(self.policy):
+            rate, norm = self._take_step(total)
         tokens = sum(int(e.mask.sum()) for e in examples)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.optim.max_grad_norm))
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            raise FloatingPointError(f"step {self.steps + 1}: loss {total}, gradient norm {norm}")
-        rate = self.learning_rate(self.steps)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
-        self.steps += 1
         return {
             "loss": total,
             "grad_norm": norm,

@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -31,6 +32,19 @@ def small(policy: torch.nn.Module) -> bool:
 def lanes(policy: torch.nn.Module) -> int:
     """How many parts are worked on beside each other: a thread each for a small model on a CPU, else one for all."""
     return torch.get_num_threads() if small(policy) else 1
+
+
+@contextmanager
+def settled(policy: torch.nn.Module) -> Iterator[None]:
+    """Torch's operations on one thread where the policy is a small one: after lanes it takes some milliseconds until a second
+    has a core of its own, and what there is to do less than one."""
+    threads = torch.get_num_threads()
+    if small(policy):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def merged(loops: Sequence[Generator[T, None, None]]) -> Iterator[T]:

@@ -207,12 +207,10 @@ def test_micro_batches_are_halved_where_memory_runs_out(
     batch, plain = WEIGHTS["grpo"](examples()), module.outputs
     whole, _ = gradient(learner(tiny_model, max_grad_norm=1e9), batch, POLICY)
 
-    def narrow(
-        policy: Any, rows: list[Example], device: str, entropy: bool = False
-    ) -> tuple[losses.Batch, losses.Outputs]:
+    def narrow(policy: Any, rows: list[Example], *more: Any) -> tuple[losses.Batch, losses.Outputs]:
         if len(rows) > 1 and sum(len(e.ids) for e in rows) > 120:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: not enough memory")
-        return plain(policy, rows, device, entropy)
+        return plain(policy, rows, *more)
 
     monkeypatch.setattr(module, "outputs", narrow)
     made = learner(tiny_model, 1000, max_grad_norm=1e9)

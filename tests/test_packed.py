@@ -9,11 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoConfig
 
 from incentive.learner import cut_packed, packed_by, prompt_of, score
 from incentive.model.checkpoint import load_policy
 from incentive.model.lean import Lean
-from incentive.model.packed import pack
+from incentive.model.packed import lay, pack
 from incentive.records import Example
 
 Rows = list[tuple[int, int, int]]  # group, tokens of its prompt, tokens of the answer
@@ -27,6 +28,19 @@ def examples(rows: Rows) -> list[Example]:
         ids = np.concatenate([prompt, np.random.default_rng(100 + i).integers(5, 60, n)]).astype(np.int64)
         out.append(Example(ids=ids, mask=np.arange(p + n) >= p))
     return out
+
+
+def made(kind: str, dtype: str) -> Lean:
+    """A model of two layers with random weights."""
+    config = AutoConfig.for_model(
+        kind, vocab_size=64, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, tie_word_embeddings=True,
+    )  # fmt: skip
+    policy = Lean(config, getattr(torch, dtype))
+    draw = torch.Generator().manual_seed(1)
+    for p in policy.parameters():
+        torch.nn.init.normal_(p, 0.0 if p.dim() > 1 else 1.0, 0.2, generator=draw)
+    return policy
 
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS[1:2], ROWS[:1] * 3, ROWS[3:6]])
@@ -44,16 +58,51 @@ def test_states_and_gradients_are_those_of_padded_rows(rows: Rows, tiny_model: P
     assert (laid.dummy < int(real.sum())) == (len(shared) < len(every))
     assert laid.dummy < len(laid.ids) <= laid.dummy + max(8, laid.dummy // 8 + 1)
     towards = torch.randn(int(real.sum()), policy.config.hidden_size, generator=torch.Generator().manual_seed(0))
-    found = []
-    for hidden in (policy(ids)[real], policy.packed(laid)[laid.at[real]]):
+    found, at = [], laid.at[real]
+    for how in (
+        lambda: policy(ids)[real],
+        lambda: policy.packed(laid)[at],
+        lambda: policy.packed(laid, lay(policy))[at],
+    ):
         policy.zero_grad(set_to_none=True)
-        (hidden * towards).sum().backward()
-        found.append((hidden.detach(), {n: p.grad for n, p in policy.named_parameters() if p.grad is not None}))
-    (padded, g_padded), (packed, g_packed) = found
-    torch.testing.assert_close(packed, padded, atol=2e-5, rtol=1e-4)
-    assert g_padded.keys() == g_packed.keys()
-    for name, g in g_padded.items():
-        assert (g_packed[name] - g).norm() <= 1e-4 * g.norm() + 1e-6, name
+        for _ in range(2):  # gradients are added up
+            hidden = how()
+            (hidden * towards).sum().backward()
+        found.append((hidden.detach(), {n: p.grad.clone() for n, p in policy.named_parameters() if p.grad is not None}))
+    padded, g_padded = found[0]
+    for packed, g_packed in found[1:]:
+        torch.testing.assert_close(packed, padded, atol=2e-5, rtol=1e-4)
+        assert g_padded.keys() == g_packed.keys()
+        for name, g in g_padded.items():
+            assert (g_packed[name] - g).norm() <= 1e-4 * g.norm() + 1e-6, name
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_a_small_model_in_bfloat16_is_as_near_to_float32_as_by_torch(kind: str) -> None:
+    every = examples(ROWS)
+    laid = pack([e.ids for e in every], [prompt_of(e) for e in every])
+    found = {}
+    for dtype, fast in (("float32", False), ("bfloat16", False), ("bfloat16", True)):
+        policy = made(kind, dtype)
+        assert lay(policy) is not None
+        hidden = policy.packed(laid, lay(policy) if fast else None)[: laid.dummy]
+        towards = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0))
+        (hidden.float() * towards).sum().backward()
+        found[dtype, fast] = [hidden.float().detach(), *(p.grad for _, p in policy.named_parameters())]
+    exact, torchs, ours = found.values()
+    for e, by_torch, x in zip(exact, torchs, ours, strict=True):
+        assert (x - e).norm() <= 1.1 * (by_torch - e).norm() + 1e-5 * e.norm()
+        assert (x - e).norm() <= 0.06 * e.norm()
+
+
+def test_scoring_keeps_one_layer_and_says_the_same(tiny_model: Path) -> None:
+    policy, _ = load_policy(tiny_model, "bfloat16")
+    assert isinstance(policy, Lean)
+    every = examples(ROWS)
+    laid = pack([e.ids for e in every], [prompt_of(e) for e in every])
+    with torch.no_grad():
+        alone = policy.packed(laid, lay(policy))
+    assert torch.equal(alone, policy.packed(laid, lay(policy)))
 
 
 @given(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
-from incentive.model import attention, kernels, vectors
+from incentive.model import attention, kernels, passes, vectors
 from incentive.model.vectors import W, columns, exponentials, greatest, multiply, whole
 
 
@@ -31,6 +31,19 @@ def test_products(rows: int, k: int, n: int, seed: int) -> None:
     assert (out[:rows, n : whole(n)] == 0).all()
     assert (out[rows] == 7).all()
     assert (out[:, whole(n) :] == 7).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 20), st.integers(1, 75), st.integers(0, 2**32 - 1))
+def test_products_of_pairs(rows: int, half: int, n: int, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    a, w = (torch.randn(*shape, generator=draw).bfloat16() for shape in ((rows, 2 * half), (n, 2 * half)))
+    out = np.full((rows + 1, whole(n)), 7, dtype=np.float32)
+    vectors = columns(w).numpy().view(np.uint32)
+    given = a.view(torch.uint16).numpy()
+    multiply(given, half, 1, rows, vectors, W, half * W, len(vectors), half, out, out.shape[1], 0)
+    np.testing.assert_allclose(out[:rows, :n], (a.float() @ w.float().T).numpy(), atol=1e-4)
+    assert (out[rows] == 7).all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -57,6 +70,6 @@ def test_what_is_not_a_number_stays_so() -> None:
 
 def test_what_is_kept_on_disk_is_of_these_files() -> None:
     """A change of `vectors` compiles anew what `kernels` and `attention` have made of it."""
-    for function in (multiply, kernels.step, attention.forward):
+    for function in (multiply, kernels.step, attention.forward, passes.backward):
         assert function._cache._cache_file._source_stamp == vectors._STAMP
-    assert len(vectors._STAMP) == len({file.name for file in vectors._FILES}) == 3
+    assert len(vectors._STAMP) == len({file.name for file in vectors._FILES}) == 4

@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from incentive.model.fused import array
-from incentive.threads import pool
+from incentive.threads import pool, small
+
+if TYPE_CHECKING:
+    from incentive.model.lean import Lean
+    from incentive.model.passes import Gradients, Weights
+
+MATRICES = ("qkv", "o", "gate_up", "down")
 
 
 def rounded(n: int, bits: int) -> int:
@@ -131,3 +137,91 @@ class Attend(torch.autograd.Function):
         told = ctx.pack.shared, said, array(g_qkv)
         _by_threads(ctx.pack.spans, ctx.given[4], partial(attention.backward, *ctx.given, *told))
         return g_qkv, None, None, None, None, None
+
+
+def lay(model: Lean) -> Weights | None:
+    """A small model's weights as they are now, for `Through`; None where it does not fit into whole vectors, or has biases or
+    norms of heads, and takes the way of the large ones."""
+    from incentive.model import passes
+    from incentive.model.vectors import W, columns
+
+    c, kind = model.config, model.dtype
+    if (
+        model.bias
+        or model.qk_norm
+        or not small(model)
+        or any(n % W for n in (c.hidden_size, c.intermediate_size, model.head_dim))
+    ):
+        return None
+    blocks = list(model.blocks)
+    stack = lambda name: torch.stack([b[name].detach() for b in blocks])  # noqa: E731
+    norm1, norm2 = torch.cat((stack("norm1"), model.final_norm.detach()[None])), stack("norm2")
+    found = {"embed": array(model.embed.detach().to(kind))}
+    found |= {name: (w + 1 if model.gemma else w).numpy() for name, w in (("norm1", norm1), ("norm2", norm2))}
+    for name in MATRICES:
+        matrix = stack(name).to(kind)
+        for to, x in ((name, matrix), (f"{name}_back", matrix.mT)):
+            laid = columns(x).numpy()
+            found[to] = laid.view(np.uint32) if laid.dtype == np.int32 else laid
+    return passes.Weights(scale=np.float32(c.hidden_size**0.5 if model.gemma else 1), **found)
+
+
+def _own_gradients(model: Lean) -> Gradients:
+    """Where a pass adds the gradients of the model's parameters: each parameter's `grad` is made a part of it."""
+    from incentive.model import passes
+
+    blocks = list(model.blocks)
+    if model.summed is None:
+        room = lambda ps: torch.zeros(len(ps), *ps[0].shape)  # noqa: E731
+        of = {name: room([b[name] for b in blocks]) for name in ("norm2", *MATRICES)}
+        model.summed = {
+            "embed": room([model.embed]),
+            "norm1": room([*(b["norm1"] for b in blocks), model.final_norm]),
+            **of,
+        }
+    own = {"embed": [model.embed], "norm1": [*(b["norm1"] for b in blocks), model.final_norm]}
+    for name, stack in model.summed.items():
+        for p, part in zip(own.get(name) or [b[name] for b in blocks], stack, strict=True):
+            if p.grad is None:
+                part.zero_()
+            elif p.grad.data_ptr() != part.data_ptr():
+                part.copy_(p.grad)
+            p.grad = part
+    whole = {name: stack.numpy() for name, stack in model.summed.items()}
+    return passes.Gradients(**whole | {"embed": whole["embed"][0]})
+
+
+class Through(torch.autograd.Function):
+    """Last hidden states (N, H) of a small model's pack. Gradients of its parameters are added to their `grad` at once, in
+    float32; the argument `one`, any of them, only tells torch that there are some."""
+
+    @staticmethod
+    def forward(ctx: Any, one: Tensor, model: Lean, weights: Weights, pack: Pack) -> Tensor:
+        from incentive.model import passes
+
+        n, h, layers, learns = len(pack.ids), model.config.hidden_size, model.layers, ctx.needs_input_grad[0]
+        some, sums = (layers, 2 * layers + 1) if learns else (1, 2)
+        kind, f = weights.embed.dtype, np.float32
+        kept = passes.Kept(
+            np.empty((sums, n, h), kind), np.empty((sums, n), f),
+            np.empty((some, n, (model.heads + 2 * model.kv_heads) * model.head_dim), kind),
+            np.zeros((some, n, model.heads * model.head_dim), kind), np.empty((some, n, model.heads), f),
+            np.empty((some, n, 2 * model.config.intermediate_size), kind),
+        )  # fmt: skip
+        hidden = torch.empty(n, h, dtype=model.dtype)
+        cos, sin = (x[:, 0].numpy() for x in model.rope(pack.places))
+        spans = np.concatenate(pack.spans)
+        ctx.given = pack.ids.numpy(), cos, sin, model.heads, model.kv_heads
+        passes.forward(*ctx.given, np.float32(model.eps), model.gemma, weights, spans, kept, array(hidden))
+        if learns:
+            ctx.kept, ctx.model, ctx.weights, ctx.spans, ctx.shared = kept, model, weights, spans, pack.shared
+        return hidden
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[None, None, None, None]:
+        from incentive.model import passes
+
+        told = ctx.spans, ctx.shared, ctx.kept, array(g.contiguous()), _own_gradients(ctx.model)
+        passes.backward(*ctx.given, ctx.model.gemma, ctx.weights, *told)
+        ctx.kept = None
+        return None, None, None, None
