@@ -175,6 +175,10 @@ def outputs(
     if lean := packed_by(policy):
         prompts = [prompt_of(e) for e in examples]
         laid = pack([e.ids for e in examples], prompts)
+        if weights is not None and not isinstance(policy, Scored):
+            logp, ent = lean.told(laid, weights, laid.at[row, token], ids, batch.temperature)
+            full = torch.zeros(batch.ids.shape)
+            return batch, Outputs(logp=full.index_put(at, logp), entropy=full.index_put(at, ent) if entropy else None)
         more = (0, rounded(many, 4) - many)
         ids, places = F.pad(ids, more), F.pad(laid.at[row, token], more, value=laid.dummy)
         hidden = lean.packed(laid, weights).index_select(0, places)

@@ -92,7 +92,6 @@ def test_a_small_model_in_bfloat16_is_as_near_to_float32_as_by_torch(kind: str) 
     exact, torchs, ours = found.values()
     for e, by_torch, x in zip(exact, torchs, ours, strict=True):
         assert (x - e).norm() <= 1.1 * (by_torch - e).norm() + 1e-5 * e.norm()
-        assert (x - e).norm() <= 0.06 * e.norm()
 
 
 def test_scoring_keeps_one_layer_and_says_the_same(tiny_model: Path) -> None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from incentive.model.fused import AddNorm, Gate, Turn, usable
-from incentive.model.packed import Attend, Pack, Through
+from incentive.model.packed import Attend, Pack, Through, Told
 
 if TYPE_CHECKING:
     from incentive.model.passes import Weights
@@ -264,6 +264,12 @@ class Lean(nn.Module):
         heads = self.heads, self.kv_heads
         *_, hidden = self._layers(pack.ids, lambda qkv: Attend.apply(qkv.flatten(1), cos, sin, pack, *heads))
         return hidden
+
+    def told(
+        self, pack: Pack, weights: Weights, places: Tensor, ids: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """Of a small module's pack, the log-probabilities (M,) of ids after the tokens at places, and entropies: see `Told`."""
+        return Told.apply(self.final_norm, self, weights, pack, places, ids, temperature)
 
     @property
     def unembed(self) -> Tensor:

@@ -20,7 +20,7 @@ from incentive.threads import pool, small
 
 if TYPE_CHECKING:
     from incentive.model.lean import Lean
-    from incentive.model.passes import Gradients, Weights
+    from incentive.model.passes import Gradients, Kept, Weights
 
 MATRICES = ("qkv", "o", "gate_up", "down")
 
@@ -150,7 +150,7 @@ def lay(model: Lean) -> Weights | None:
         model.bias
         or model.qk_norm
         or not small(model)
-        or any(n % W for n in (c.hidden_size, c.intermediate_size, model.head_dim))
+        or any(n % W for n in (c.hidden_size, c.intermediate_size, model.head_dim, c.vocab_size))
     ):
         return None
     blocks = list(model.blocks)
@@ -158,8 +158,8 @@ def lay(model: Lean) -> Weights | None:
     norm1, norm2 = torch.cat((stack("norm1"), model.final_norm.detach()[None])), stack("norm2")
     found = {"embed": array(model.embed.detach().to(kind))}
     found |= {name: (w + 1 if model.gemma else w).numpy() for name, w in (("norm1", norm1), ("norm2", norm2))}
-    for name in MATRICES:
-        matrix = stack(name).to(kind)
+    for name in (*MATRICES, "head"):
+        matrix = (model.unembed.detach() if name == "head" else stack(name)).to(kind)
         for to, x in ((name, matrix), (f"{name}_back", matrix.mT)):
             laid = columns(x).numpy()
             found[to] = laid.view(np.uint32) if laid.dtype == np.int32 else laid
@@ -171,24 +171,46 @@ def _own_gradients(model: Lean) -> Gradients:
     from incentive.model import passes
 
     blocks = list(model.blocks)
-    if model.summed is None:
-        room = lambda ps: torch.zeros(len(ps), *ps[0].shape)  # noqa: E731
-        of = {name: room([b[name] for b in blocks]) for name in ("norm2", *MATRICES)}
-        model.summed = {
-            "embed": room([model.embed]),
-            "norm1": room([*(b["norm1"] for b in blocks), model.final_norm]),
-            **of,
-        }
-    own = {"embed": [model.embed], "norm1": [*(b["norm1"] for b in blocks), model.final_norm]}
-    for name, stack in model.summed.items():
-        for p, part in zip(own.get(name) or [b[name] for b in blocks], stack, strict=True):
+    of = {name: [b[name] for b in blocks] for name in ("norm1", "norm2", *MATRICES)}
+    of["norm1"].append(model.final_norm)
+    of |= {"embed": [model.embed]} | ({} if model.head is None else {"head": [model.head]})
+    model.summed = model.summed or {name: torch.zeros(len(ps), *ps[0].shape) for name, ps in of.items()}
+    for name, parameters in of.items():
+        for p, part in zip(parameters, model.summed[name], strict=True):
             if p.grad is None:
                 part.zero_()
             elif p.grad.data_ptr() != part.data_ptr():
                 part.copy_(p.grad)
             p.grad = part
-    whole = {name: stack.numpy() for name, stack in model.summed.items()}
-    return passes.Gradients(**whole | {"embed": whole["embed"][0]})
+    found = {name: stack.numpy() for name, stack in model.summed.items()}
+    return passes.Gradients(**found | {"embed": found["embed"][0], "head": found.get("head", found["embed"])[0]})
+
+
+def _forward(model: Lean, weights: Weights, pack: Pack, learns: bool) -> tuple[tuple[Any, ...], Kept, np.ndarray]:
+    """What a small model's passes are given besides the weights, what its forward pass leaves, and the hidden states (N, H)."""
+    from incentive.model import passes
+
+    n, h, layers, heads = len(pack.ids), model.config.hidden_size, model.layers, (model.heads, model.kv_heads)
+    some, sums = (layers, 2 * layers + 1) if learns else (1, 2)
+    kind, f, wide = weights.embed.dtype, np.float32, (model.heads + 2 * model.kv_heads) * model.head_dim
+    kept = passes.Kept(
+        np.empty((sums, n, h), kind), np.empty((sums, n), f), np.empty((some, n, wide), kind),
+        np.zeros((some, n, model.heads * model.head_dim), kind), np.empty((some, n, model.heads), f),
+        np.empty((some, n, 2 * model.config.intermediate_size), kind),
+    )  # fmt: skip
+    cos, sin = (x[:, 0].numpy() for x in model.rope(pack.places))
+    given, hidden = (pack.ids.numpy(), cos, sin, *heads), np.empty((n, h), kind)
+    passes.forward(*given, np.float32(model.eps), model.gemma, weights, np.concatenate(pack.spans), kept, hidden)
+    return given, kept, hidden
+
+
+def _backward(ctx: Any, g_hidden: np.ndarray) -> None:
+    from incentive.model import passes
+
+    model, weights, pack, given, kept = ctx.held
+    grads = _own_gradients(model)
+    passes.backward(*given, model.gemma, weights, np.concatenate(pack.spans), pack.shared, kept, g_hidden, grads)
+    ctx.held = None
 
 
 class Through(torch.autograd.Function):
@@ -197,31 +219,50 @@ class Through(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, one: Tensor, model: Lean, weights: Weights, pack: Pack) -> Tensor:
-        from incentive.model import passes
-
-        n, h, layers, learns = len(pack.ids), model.config.hidden_size, model.layers, ctx.needs_input_grad[0]
-        some, sums = (layers, 2 * layers + 1) if learns else (1, 2)
-        kind, f = weights.embed.dtype, np.float32
-        kept = passes.Kept(
-            np.empty((sums, n, h), kind), np.empty((sums, n), f),
-            np.empty((some, n, (model.heads + 2 * model.kv_heads) * model.head_dim), kind),
-            np.zeros((some, n, model.heads * model.head_dim), kind), np.empty((some, n, model.heads), f),
-            np.empty((some, n, 2 * model.config.intermediate_size), kind),
-        )  # fmt: skip
-        hidden = torch.empty(n, h, dtype=model.dtype)
-        cos, sin = (x[:, 0].numpy() for x in model.rope(pack.places))
-        spans = np.concatenate(pack.spans)
-        ctx.given = pack.ids.numpy(), cos, sin, model.heads, model.kv_heads
-        passes.forward(*ctx.given, np.float32(model.eps), model.gemma, weights, spans, kept, array(hidden))
-        if learns:
-            ctx.kept, ctx.model, ctx.weights, ctx.spans, ctx.shared = kept, model, weights, spans, pack.shared
-        return hidden
+        learns = ctx.needs_input_grad[0]
+        given, kept, hidden = _forward(model, weights, pack, learns)
+        ctx.held = (model, weights, pack, given, kept) if learns else None
+        return torch.from_numpy(hidden).view(model.dtype)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[None, None, None, None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[None, ...]:
+        _backward(ctx, array(g.contiguous()))
+        return (None,) * 4
+
+
+class Told(torch.autograd.Function):
+    """What a small model says of ids (M,) after the tokens of a pack that stand at places (M,): log-probability and entropy
+    (M,), float32. No entropy's gradient; else as `Through`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        one: Tensor,
+        model: Lean,
+        weights: Weights,
+        pack: Pack,
+        places: Tensor,
+        ids: Tensor,
+        temperature: float,
+    ) -> tuple[Tensor, Tensor]:
         from incentive.model import passes
 
-        told = ctx.spans, ctx.shared, ctx.kept, array(g.contiguous()), _own_gradients(ctx.model)
-        passes.backward(*ctx.given, ctx.model.gemma, ctx.weights, *told)
-        ctx.kept = None
-        return None, None, None, None
+        learns = ctx.needs_input_grad[0]
+        given, kept, hidden = _forward(model, weights, pack, learns)
+        asked = hidden, places.numpy(), ids.numpy(), np.float32(1 / temperature), weights
+        logp, norm, entropy = (torch.empty(len(ids)) for _ in range(3))
+        passes.read(*asked, logp.numpy(), norm.numpy(), entropy.numpy())
+        if learns:
+            ctx.held, ctx.asked, ctx.norm = (model, weights, pack, given, kept), asked, norm
+        ctx.mark_non_differentiable(entropy)
+        return logp, entropy
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[None, ...]:
+        from incentive.model import passes
+
+        grads, hidden = _own_gradients(ctx.held[0]), ctx.asked[0]
+        g_hidden = np.zeros(hidden.shape, np.float32)
+        passes.read_back(*ctx.asked, ctx.norm.numpy(), g.contiguous().numpy(), g_hidden, grads.head)
+        _backward(ctx, g_hidden)
+        return (None,) * 7

@@ -17,8 +17,18 @@ from typing import NamedTuple
 import numpy as np
 
 from incentive.model import attention
-from incentive.model.kernels import gate, gate_backward, times
-from incentive.model.vectors import W, compiled, multiply, paired, scaled, summed_norm, summed_norm_back, weighted
+from incentive.model.kernels import gate, gate_backward, times, token_logp, token_logp_backward
+from incentive.model.vectors import (
+    W,
+    added,
+    compiled,
+    multiply,
+    paired,
+    scaled,
+    summed_norm,
+    summed_norm_back,
+    weighted,
+)
 
 _ONE = np.float32(1.0)
 _ROWS = 128  # tokens between two attentions at a time
@@ -37,10 +47,12 @@ class Weights(NamedTuple):
     o: np.ndarray
     gate_up: np.ndarray
     down: np.ndarray
+    head: np.ndarray
     qkv_back: np.ndarray
     o_back: np.ndarray
     gate_up_back: np.ndarray
     down_back: np.ndarray
+    head_back: np.ndarray
 
 
 class Gradients(NamedTuple):
@@ -53,6 +65,7 @@ class Gradients(NamedTuple):
     o: np.ndarray  # (L, H, heads D)
     gate_up: np.ndarray  # (L, 2 I, H)
     down: np.ndarray  # (L, H, I)
+    head: np.ndarray  # (V, H), `embed` where they are one
 
 
 class Kept(NamedTuple):
@@ -139,7 +152,7 @@ def _normed(kept, i, weight, begin, end, out):
 
 @compiled
 def backward(ids, cos, sin, heads, kv_heads, gelu, w, spans, shared, kept, g_hidden, grads):
-    """Gradients of the weights, added to `grads`, from that of the last hidden states (N, H).
+    """Gradients of the weights, added to `grads`, from that of the last hidden states (N, H), of any precision.
 
     Args:
         ids, cos, sin, spans: as in `forward`; N is even.
@@ -201,3 +214,52 @@ def backward(ids, cos, sin, heads, kv_heads, gelu, w, spans, shared, kept, g_hid
         row = grads.embed[ids[t]]
         for k in range(h):
             row[k] += g[t, k] * w.scale
+
+
+@compiled
+def _read(hidden, places, begin, rows, head, x, logits):
+    """The states (rows, H) at the places from `begin` on, and their logits (rows, V)."""
+    for r in range(rows):
+        scaled(hidden[places[begin + r]], 0, x.shape[1], _ONE, x[r], 0)
+    times(x, head, logits, rows)
+
+
+@compiled
+def read(hidden, places, ids, inverse, w, logp, norm, entropy):
+    """What the states at some places say of an id each: see `kernels.token_logp`; logp, norm, entropy (M,) are written.
+
+    Args:
+        hidden: (N, H).
+        places, ids: (M,) int64; a place may come several times.
+    """
+    x = np.empty((_ROWS, hidden.shape[1]), hidden.dtype)
+    logits = np.empty((_ROWS, len(w.embed)), np.float32)
+    for begin in range(0, len(ids), _ROWS):
+        end = min(begin + _ROWS, len(ids))
+        rows = end - begin
+        _read(hidden, places, begin, rows, w.head, x, logits)
+        token_logp(logits[:rows], ids[begin:end], inverse, logp[begin:end], norm[begin:end], entropy[begin:end])
+
+
+@compiled
+def read_back(hidden, places, ids, inverse, w, norm, g_logp, g_hidden, g_w):
+    """Gradients of the states (N, H) float32 and of the head (V, H), added, from that of the log-probabilities (M,)."""
+    h, v, kind = hidden.shape[1], len(w.embed), hidden.dtype
+    x, g_x, g = np.zeros((_ROWS, h), kind), np.empty((_ROWS, h), np.float32), np.zeros((_ROWS, v), kind)
+    logits, a, b = (
+        np.empty((_ROWS, v), np.float32),
+        np.empty(_ROWS * h, w.head.dtype),
+        np.empty(_ROWS * v, w.head.dtype),
+    )
+    for begin in range(0, len(ids), _ROWS):
+        end = min(begin + _ROWS, len(ids))
+        rows = end - begin
+        _read(hidden, places, begin, rows, w.head, x, logits)
+        token_logp_backward(logits[:rows], ids[begin:end], inverse, norm[begin:end], g_logp[begin:end])
+        for r in range(rows):
+            scaled(logits[r], 0, v, _ONE, g[r], 0)
+        if rows % 2:  # two rows make one of pairs
+            g[rows] = 0
+        _times_back(x, g, w.head_back, rows + rows % 2, g_x, g_w, a, b)
+        for r in range(rows):
+            added(g_x[r], h, g_hidden[places[begin + r]])
