@@ -113,7 +113,8 @@ def packed_by(policy: Policy | Scored) -> Lean | None:
 def weights_of(policy: Policy | Scored) -> Weights | None:
     """A small decoder's weights as packed rows are computed with: `packed.lay`."""
     lean = packed_by(policy)
-    return lay(lean) if lean else None
+    with settled(policy):
+        return lay(lean) if lean else None
 
 
 def prompt_of(example: Example) -> int:
@@ -201,10 +202,10 @@ def score(policy: Policy | Scored, examples: list[Example], budget: int, device:
     """
     out: list[np.ndarray] = [np.empty(0)] * len(examples)
     parts, dealt = deals(policy, examples, budget, n)
+    weights = weights_of(policy)
 
     @torch.no_grad()  # each lane is a thread of its own, and this is a thread's setting
     def go(mine: list[int]) -> None:
-        weights = weights_of(policy)
         for number in mine:
             _, said = outputs(policy, [examples[i] for i in parts[number]], device, weights=weights)
             stream = said.logp if said.score is None else said.score
@@ -263,9 +264,10 @@ class Learner(Generic[P]):
         for policy in (self.policy, *self.twins):
             policy.zero_grad(set_to_none=True)
         parts, dealt = deals(self.policy, examples, self.budget, len(self.twins) + 1)
+        weights = weights_of(self.policy)
 
         def go(policy: P, mine: list[int]) -> list[tuple[int, float, dict[str, float]]]:
-            told, weights = [], weights_of(policy)
+            told = []
             for n in mine:
                 batch, said = outputs(policy, [examples[i] for i in parts[n]], self.config.device, entropy, weights)
                 value, metrics = loss(said, batch)
