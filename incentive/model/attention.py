@@ -2,14 +2,26 @@
 
 A block of a row's queries, with the heads that share a key, meets all keys that it may see, by `vectors.multiply`; nothing
 larger than that block's scores is held, and what the backward pass needs of them is computed again from their sums
-(Dao et al. 2022). Everything is computed in float32, whatever comes and goes. N tokens, D head size.
+(Dao et al. 2022). In float32 everything is; of bfloat16 the products take their factors in that precision, as flash kernels
+do, and all sums, scores and gradients of keys and values are float32. N tokens, D head size.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from incentive.model.vectors import W, compiled, exponentials, greatest, multiply, scaled, softmax_back, turned
+from incentive.model.vectors import (
+    W,
+    as_pairs,
+    compiled,
+    exponentials,
+    greatest,
+    multiply,
+    paired,
+    scaled,
+    softmax_back,
+    turned,
+)
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _BLOCK = 32  # queries of a head at a time
@@ -17,11 +29,18 @@ _BLOCK = 32  # queries of a head at a time
 
 @compiled
 def _columns(rows, n, d, out):
-    """(n, D or more) -> (n / W, D, W): see `vectors.columns`. What is behind the last of n is left as it was."""
+    """(n, D or more) -> (n / W, D, W), both of pairs or not: see `vectors.columns`. Behind the last of n all is as it was."""
     for t in range(n):
         to, at = out[t // W], t % W
         for i in range(d):
             to[i, at] = rows[t, i]
+
+
+@compiled
+def _by_two(rows, n, d, each, out):
+    """Two rows of (n, d) after each other as one of pairs (n / 2, d), or where `each` is 1 as they are."""
+    for r in range(0, n, 2):
+        paired(rows[r], rows.shape[1], d, out, r // each * rows.shape[1])
 
 
 @compiled
@@ -36,11 +55,12 @@ def _load(qkv, cos, sin, first, many, at_key, at_value, keys, values, row):
 
 @compiled
 def _seen(qkv, cos, sin, span, at_key, at_value, keys, values, by_key):
-    """All that a span's last token sees: its prompt's keys and values and its own, and the keys by columns."""
+    """All that a span's last token sees: its prompt's keys and values and its own, and the keys by columns; how many."""
     first, many, begin, before = span
     _load(qkv, cos, sin, begin, before, at_key, at_value, keys, values, 0)
     _load(qkv, cos, sin, first, many, at_key, at_value, keys, values, before)
-    _columns(keys, before + many, len(by_key[0]), by_key)
+    _columns(as_pairs(keys), before + many, len(by_key[0]), by_key)
+    return before + many
 
 
 @compiled
@@ -77,31 +97,33 @@ def forward(qkv, cos, sin, heads, kv_heads, norm, out, spans, kvs):
     d, group = 2 * half, heads // kv_heads
     scale = _ONE / np.sqrt(np.float32(d))
     most, wide, height = _room(spans, d, group)
-    keys, values = np.zeros((most, wide), np.float32), np.zeros((most, wide), np.float32)
-    by_key, scores = np.zeros((most // W, d, W), np.float32), np.zeros((height, most), np.float32)
-    q, o, parts = (
-        np.zeros((height, wide), np.float32),
-        np.zeros((height, wide), np.float32),
-        np.zeros(height, np.float32),
-    )
+    f, kind, pair = np.float32, qkv.dtype, as_pairs(qkv).dtype
+    keys, values = np.zeros((most, wide), kind), np.zeros((most, wide), kind)
+    each = as_pairs(keys).itemsize // keys.itemsize
+    by_key, by_value = np.zeros((most // W, d // each, W), pair), np.zeros(most // each * wide, pair)
+    scores, weights = np.zeros((height, most), f), np.zeros((height, most), kind)
+    q, o, parts = np.zeros((height, wide), kind), np.zeros((height, wide), f), np.zeros(height, f)
     for i in range(len(spans)):
         first, many, begin, before = spans[i]
         for kv in range(kvs[0], kvs[1]):
             at_key, at_value = (heads + kv) * d, (heads + kv_heads + kv) * d
-            _seen(qkv, cos, sin, (first, many, begin, before), at_key, at_value, keys, values, by_key)
+            full = _seen(qkv, cos, sin, (first, many, begin, before), at_key, at_value, keys, values, by_key)
+            _by_two(values, full, wide, each, by_value)
             for t in range(0, many, _BLOCK):
                 tokens = min(_BLOCK, many - t)
-                seen, rows = before + t + tokens, tokens * group
+                seen, rows = (before + t + tokens + each - 1) // each * each, tokens * group
                 _asking(qkv, cos, sin, first + t, rows, group, kv * group, scale, q)
-                multiply(q, wide, 1, rows, by_key, W, d * W, (seen + W - 1) // W, d, scores, most, 0)
+                multiply(
+                    q, wide // each, 1, rows, by_key, W, d // each * W, (seen + W - 1) // W, d // each, scores, most, 0
+                )
                 for r in range(rows):
                     row, some = scores[r], before + t + r // group + 1
                     top = greatest(row, some)
-                    total = exponentials(row, some, top, _ONE, row)
-                    row[some:seen] = _ZERO
+                    total = exponentials(row, some, top, _ONE, weights[r])
+                    weights[r, some:seen] = 0
                     parts[r] = _ONE / total
                     norm[first + t + r // group, kv * group + r % group] = top + np.log(total)
-                multiply(scores, most, 1, rows, values, wide, W, wide // W, seen, o, wide, 0)
+                multiply(weights, most // each, 1, rows, by_value, wide, W, wide // W, seen // each, o, wide, 0)
                 for r in range(rows):
                     scaled(o[r], 0, d, parts[r], out[first + t + r // group], (kv * group + r % group) * d)
 
@@ -123,38 +145,54 @@ def backward(qkv, cos, sin, heads, kv_heads, norm, shared, g_out, g_qkv, spans, 
         if spans[i, 0] < shared:
             low = spans[i, 0] if high == 0 else min(low, spans[i, 0])
             high = max(high, spans[i, 0] + spans[i, 1])
-    f = np.float32
+    f, kind, pair = np.float32, qkv.dtype, as_pairs(qkv).dtype
     of_keys, of_values = np.zeros((high - low, kv_heads, wide), f), np.zeros((high - low, kv_heads, wide), f)
-    keys, values, g_keys, g_values = np.zeros((most, wide), f), np.zeros((most, wide), f), np.zeros((most, wide), f), np.zeros((most, wide), f)  # fmt: skip
-    by_key, by_value = np.zeros((most // W, d, W), f), np.zeros((most // W, d, W), f)
-    weights, turns = np.zeros((height, most), f), np.zeros((height, most), f)
-    q, g, g_q = np.zeros((height, wide), f), np.zeros((height, wide), f), np.zeros((height, wide), f)
+    keys, values = np.zeros((most, wide), kind), np.zeros((most, wide), kind)
+    g_keys, g_values = np.zeros((most, wide), f), np.zeros((most, wide), f)
+    each = as_pairs(keys).itemsize // keys.itemsize
+    by_key, by_value = np.zeros((most // W, d // each, W), pair), np.zeros((most // W, d // each, W), pair)
+    weights, turns, g_q = np.zeros((height, most), f), np.zeros((height, most), f), np.zeros((height, wide), f)
+    q, g, turns_by_row = np.zeros((height, wide), kind), np.zeros((height, wide), kind), np.zeros((height, most), kind)
+    # the same by pairs of what is summed: keys, and of queries those of a key head and what comes of them
+    key_pairs, q_pairs, g_pairs = np.zeros(most // each * wide, pair), np.zeros(height // each * wide, pair), np.zeros(height // each * wide, pair)  # fmt: skip
+    weight_pairs, turn_pairs = np.zeros(height // each * most, pair), np.zeros(height // each * most, pair)
     for i in range(len(spans)):
         first, many, begin, before = spans[i]
         for kv in range(kvs[0], kvs[1]):
             at_key, at_value = (heads + kv) * d, (heads + kv_heads + kv) * d
-            _seen(qkv, cos, sin, (first, many, begin, before), at_key, at_value, keys, values, by_key)
-            _columns(values, before + many, d, by_value)
-            g_keys[: before + many] = _ZERO
-            g_values[: before + many] = _ZERO
+            full = _seen(qkv, cos, sin, (first, many, begin, before), at_key, at_value, keys, values, by_key)
+            _columns(as_pairs(values), full, d // each, by_value)
+            _by_two(keys, full, wide, each, key_pairs)
+            g_keys[:full] = _ZERO
+            g_values[:full] = _ZERO
             for t in range(0, many, _BLOCK):
                 tokens = min(_BLOCK, many - t)
-                seen, rows = before + t + tokens, tokens * group
+                seen, rows = (before + t + tokens + each - 1) // each * each, tokens * group
                 _asking(qkv, cos, sin, first + t, rows, group, kv * group, scale, q)
                 for r in range(rows):
                     scaled(g_out[first + t + r // group], (kv * group + r % group) * d, d, _ONE, g[r], 0)
-                multiply(q, wide, 1, rows, by_key, W, d * W, (seen + W - 1) // W, d, weights, most, 0)
-                multiply(g, wide, 1, rows, by_value, W, d * W, (seen + W - 1) // W, d, turns, most, 0)
+                vectors, k = (seen + W - 1) // W, d // each
+                multiply(q, wide // each, 1, rows, by_key, W, k * W, vectors, k, weights, most, 0)
+                multiply(g, wide // each, 1, rows, by_value, W, k * W, vectors, k, turns, most, 0)
                 for r in range(rows):
                     row, some = weights[r], before + t + r // group + 1
                     exponentials(row, some, norm[first + t + r // group, kv * group + r % group], _ONE, row)
                     softmax_back(row, some, turns[r])
                     row[some:seen] = _ZERO
                     turns[r, some:seen] = _ZERO
-                multiply(turns, most, 1, rows, keys, wide, W, wide // W, seen, g_q, wide, 0)
-                multiply(turns, 1, most, seen, q, wide, W, wide // W, rows, g_keys, wide, 1)
-                multiply(weights, 1, most, seen, g, wide, W, wide // W, rows, g_values, wide, 1)
-                for r in range(rows):
+                    scaled(turns[r], 0, seen, _ONE, turns_by_row[r], 0)
+                if rows % each:
+                    weights[rows, :seen] = _ZERO
+                    turns[rows, :seen] = _ZERO
+                    rows += 1
+                for x, x_pairs in ((q, q_pairs), (g, g_pairs)):
+                    _by_two(x, rows, wide, each, x_pairs)
+                for x, x_pairs in ((weights, weight_pairs), (turns, turn_pairs)):
+                    _by_two(x, rows, seen, each, x_pairs)
+                multiply(turns_by_row, most // each, 1, rows, key_pairs, wide, W, wide // W, seen // each, g_q, wide, 0)
+                multiply(turn_pairs, 1, most, seen, q_pairs, wide, W, wide // W, rows // each, g_keys, wide, 1)
+                multiply(weight_pairs, 1, most, seen, g_pairs, wide, W, wide // W, rows // each, g_values, wide, 1)
+                for r in range(tokens * group):
                     n, at = first + t + r // group, (kv * group + r % group) * d
                     turned(g_q[r], 0, half, cos[n], sin[n], -_ONE, scale, g_qkv[n], at)
             for t in range(before):

@@ -130,8 +130,8 @@ def _times_back(x, g, back, rows, g_x, g_w, x_pairs, g_pairs):
     n, k, each = g.shape[1], x.shape[1], x_pairs.itemsize // x.itemsize
     times(g, back, g_x, rows)
     for r in range(0, rows, 2):
-        paired(x[r], 0, k, x_pairs, r * k // each)
-        paired(g[r], 0, n, g_pairs, r * n // each)
+        paired(x[r], k, k, x_pairs, r * k // each)
+        paired(g[r], n, n, g_pairs, r * n // each)
     multiply(g_pairs, 1, n, n, x_pairs, k, W, k // W, rows // each, g_w, k, 1)
 
 

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite.binding
+import numpy as np
 import torch
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 from torch import Tensor
 
 _FAST = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered; NaN and infinity keep their meaning
@@ -412,14 +413,14 @@ def _weighted(build: _Build, _x: Any, _w: Any, n: Any, factor: Any, _out: Any) -
     build.each(n, [], one)
 
 
-def _paired(build: _Build, _x: Any, at: Any, n: Any, _out: Any, to: Any) -> None:
+def _paired(build: _Build, _x: Any, step: Any, n: Any, _out: Any, to: Any) -> None:
     def one(i: Any, _: list[Any], there: Any) -> list[Any]:
-        first, second = build.load(0, at, i, there=there), build.load(0, at, n, i, there=there)
+        first, second = build.load(0, i, there=there), build.load(0, step, i, there=there)
         if build.pairs(3):
             build.store_pairs(first, second, 3, to, i, there=there)
         else:
             build.store(first, 3, to, i, there=there)
-            build.store(second, 3, to, n, i, there=there)
+            build.store(second, 3, to, step, i, there=there)
         return []
 
     build.each(n, [], one)
@@ -542,7 +543,7 @@ scaled = _primitive(types.void, _scaled)
 added = _primitive(types.void, _added)
 # (x, w, n, factor, out): out[:n] = x[:n] factor w[:n]
 weighted = _primitive(types.void, _weighted)
-# (x, at, n, out, to): two rows x[at:][:2 n] as pairs out[to:][:n], or where out is float32 as they are
+# (x, step, n, out, to): rows x[:n] and x[step:][:n] as pairs out[to:][:n], or where out is float32 as they are, step apart
 paired = _primitive(types.void, _paired)
 # (x, y, w, n, eps, total, out): total = x + y, out = total / rms(total) w; gives 1 / rms
 summed_norm = _primitive(types.float32, _add_norm)
@@ -555,6 +556,16 @@ gate_silu_back, gate_gelu_back = _gate_back(False), _gate_back(True)
 # (x, at, D/2, cos, sin, sign, factor, out, to): out[to:] = the rotary embedding of x[at:], one head, times factor; sign -1 turns
 # back
 turned = _primitive(types.void, _turned)
+
+
+def as_pairs(x: Any) -> Any:
+    """Rows of bfloat16 as pairs, rows of float32 as they are."""
+    return x.view(np.uint32) if x.dtype == np.uint16 else x
+
+
+@overload(as_pairs)
+def _as_pairs(x):  # type: ignore[no-untyped-def]  # numba wants the names alone
+    return (lambda x: x.view(np.uint32)) if x.dtype == types.uint16 else (lambda x: x)
 
 
 def whole(n: int) -> int:
