@@ -11,7 +11,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -172,9 +172,9 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def write_lines(path: Path, lines: Iterable[Any]) -> None:
+def write_lines(path: Path, lines: Iterable[Any], dump: Callable[[Any], str] = dumps) -> None:
     """A whole `.jsonl.zst` file, one value a line."""
-    write_atomic(path, zstandard.compress("".join(dumps(line) + "\n" for line in lines).encode()))
+    write_atomic(path, zstandard.compress("".join(dump(line) + "\n" for line in lines).encode()))
 
 
 def read_lines(path: Path) -> list[Any]:

@@ -21,6 +21,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+import numpy as np
+import orjson
+
 from incentive.files import (
     RunError,
     disk,
@@ -86,6 +89,17 @@ def step_of(line: bytes) -> float:
         return math.inf
 
 
+def line_of(group: Group) -> str:
+    """`to_json` as a line of JSON; by orjson, twenty times as fast, where all numbers are finite and fit into 64 bits."""
+    numbers = [x for score in group.scores for x in (score.total, *score.parts.values()) if x is not None]
+    if all(map(math.isfinite, numbers)) and all(np.isfinite(s.sampler_logp).all() for s in group.samples):
+        try:
+            return orjson.dumps(group, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+        except orjson.JSONEncodeError:
+            pass
+    return dumps(to_json(group))
+
+
 class Stage:
     """What a stage function writes to. `Stage(folder)` alone does for a test or a notebook."""
 
@@ -128,7 +142,7 @@ class Stage:
 
     def rollouts(self, step: int, groups: list[Group]) -> None:
         """Store the groups that fed the updates from `step` on."""
-        write_lines(self.dir / f"rollouts/{step:06d}.jsonl.zst", map(to_json, groups))
+        write_lines(self.dir / f"rollouts/{step:06d}.jsonl.zst", groups, line_of)
 
     def read_rollouts(self, step: int) -> list[Group]:
         return [group_from_json(line) for line in read_lines(self.dir / f"rollouts/{step:06d}.jsonl.zst")]

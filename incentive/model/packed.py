@@ -215,10 +215,10 @@ def _backward(ctx: Any, g_hidden: np.ndarray) -> None:
 
 class Through(torch.autograd.Function):
     """Last hidden states (N, H) of a small model's pack. Gradients of its parameters are added to their `grad` at once, in
-    float32; the argument `one`, any of them, only tells torch that there are some."""
+    float32; the first argument, any of them, only tells torch that there are some."""
 
     @staticmethod
-    def forward(ctx: Any, one: Tensor, model: Lean, weights: Weights, pack: Pack) -> Tensor:
+    def forward(ctx: Any, _: Tensor, model: Lean, weights: Weights, pack: Pack) -> Tensor:
         learns = ctx.needs_input_grad[0]
         given, kept, hidden = _forward(model, weights, pack, learns)
         ctx.held = (model, weights, pack, given, kept) if learns else None
@@ -237,7 +237,7 @@ class Told(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        one: Tensor,
+        _: Tensor,
         model: Lean,
         weights: Weights,
         pack: Pack,
