@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from incentive.model.lean import Lean
-from incentive.threads import small
+from incentive.threads import settled, small
 
 
 def _mapped(*shape: int) -> Tensor:
@@ -87,7 +87,8 @@ class CpuDecoder(TorchDecoder, ABC):
 
     def refresh(self) -> None:
         self.held.clear()
-        self.held.update(self._weights())
+        with settled(self.policy):
+            self.held.update(self._weights())
 
     def _norms(self) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
         """Weights of each layer's norms, and of the last."""
