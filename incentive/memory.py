@@ -13,6 +13,7 @@ from incentive.config import RL
 
 RUNTIME = 390 * 2**20  # Python, torch, transformers, the compiled kernels and products, in bytes
 GARBAGE = 8  # an eighth of what is in use is what the heap keeps beside it: measured from 1 to 500 million parameters
+BLOCK = 128  # tokens that a small model takes through its products at a time on a CPU
 CHUNK = 64 * 2**20  # bytes of logits at a time
 # bytes of weights; above it products are large enough for all threads to share (`incentive.threads`)
 SMALL = 64 * 2**20
@@ -55,19 +56,26 @@ def parts(rl: RL, shape: Mapping[str, Any], parameters: int, prompt: int, lanes:
     tokens, kind = rows * longest, wide[rl.learner.dtype]
     cpu = rl.learner.device == "cpu"
     sampled = wide[sampled_in(rl.engine.dtype, rl.learner.dtype, 4 * parameters, rl.learner.device)]
-    # what each token leaves for the backward pass: inputs of the products, sums and norms, the gate's two halves
-    kept = 4 * hidden + (2 * heads + 2 * kv) * d + 3 * inner
-    passing = 3 * inner + 2 * hidden + (2 * heads + 2 * kv) * d  # gradients on their way through one layer
-    casts = kind * parameters if kind == 2 else 0  # the weights in the precision of the products
-    chunk = min(CHUNK, (kind if cpu else 4) * tokens * vocabulary)
-    of_head = (kind + 4) * vocabulary * hidden  # its gradient, summed in float32 over chunks
+    heads_wide = (heads + 2 * kv) * d
+    if cpu and 4 * parameters <= SMALL:  # `model.passes`: a few rows at a time go through all that is not kept
+        kept = 2 * hidden + heads_wide + heads * d + 2 * inner
+        passing = 2 * hidden + heads_wide + heads * d
+        casts, head = 2 * kind * parameters, lanes * 12 * BLOCK * vocabulary
+    else:
+        # what each token leaves for the backward pass: inputs of the products, sums and norms, the gate's two halves
+        kept = 4 * hidden + heads_wide + heads * d + 3 * inner
+        passing = 3 * inner + 2 * hidden + heads_wide + heads * d  # gradients on their way through one layer
+        # the weights in the precision of the products; logits, and the head's gradient, summed in float32 over chunks
+        casts = lanes * kind * parameters if kind == 2 else 0
+        chunk = min(CHUNK, (kind if cpu else 4) * tokens * vocabulary)
+        head = lanes * ((1 if cpu else 3) * chunk + (kind + 4) * vocabulary * hidden)
     found = {
         # the learner's, which the engine shares or casts, and the reference's
         "weights": parameters * (4 + (kind if rl.beta else 0) + (2 if cpu and sampled == 2 else 0)),
         "gradients": 4 * parameters * lanes,
         "Adam": 8 * parameters,
-        "activations": lanes * (tokens * kind * (layers * kept + passing) + casts),
-        "logits": lanes * ((1 if cpu else 3) * chunk + of_head) + 4 * slots * vocabulary,
+        "activations": lanes * tokens * kind * (layers * kept + passing) + casts,
+        "logits": head + 4 * slots * vocabulary,
         "answers": RECORD * answers * rl.steps_per_generation * rl.sampling.max_tokens,
         "cache": 2 * slots * longest * layers * kv * d * (4 if cpu else sampled),
     }

@@ -373,9 +373,10 @@ def warm() -> None:
         token_logp(y.copy(), np.zeros(1, np.int64), one, np.ones(1, f), np.ones(1, f), np.ones(1, f))
         token_logp_backward(y.copy(), np.zeros(1, np.int64), one, np.ones(1, f), np.ones(1, f))
         add(y, x.copy())
-    from incentive.model import attention  # which is made of these
+    from incentive.model import attention, passes  # which are made of these
 
     attention.warm()
+    passes.warm()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from incentive.memory import BLOCK
 from incentive.model import attention
 from incentive.model.kernels import gate, gate_backward, times, token_logp, token_logp_backward
 from incentive.model.vectors import (
@@ -31,7 +32,7 @@ from incentive.model.vectors import (
 )
 
 _ONE = np.float32(1.0)
-_ROWS = 128  # tokens between two attentions at a time
+_ROWS = BLOCK  # tokens between two attentions at a time
 
 attend, attend_back = attention.forward, attention.backward
 
@@ -263,3 +264,32 @@ def read_back(hidden, places, ids, inverse, w, norm, g_logp, g_hidden, g_w):
         _times_back(x, g, w.head_back, rows + rows % 2, g_x, g_w, a, b)
         for r in range(rows):
             added(g_x[r], h, g_hidden[places[begin + r]])
+
+
+def warm() -> None:
+    """Compile everything now: see `kernels.warm`."""
+    f, one, ids, spans = np.float32, np.float32(1.0), np.zeros(2, np.int64), np.array([[0, 2, 0, 0]])
+    turn, n, d = np.ones((2, W // 2), f), 2, W
+    for kind, pair in ((np.float32, np.float32), (np.uint16, np.uint32)):
+        each = 2 if kind == np.uint16 else 1
+        laid = lambda rows, k: np.zeros((1, rows // W, k // each, W), pair)  # noqa: B023, E731
+        square, norms = laid(d, d), np.ones((2, d), f)
+        weights = Weights(
+            np.ones((d, d), kind), one, norms, norms[1:], laid(3 * d, d), square, laid(2 * d, d), square, square[0],
+            laid(d, 3 * d), square, laid(d, 2 * d), square, square[0],
+        )  # fmt: skip
+        grads = Gradients(
+            np.zeros((d, d), f), norms.copy(), norms[1:].copy(), np.zeros((1, 3 * d, d), f), np.zeros((1, d, d), f),
+            np.zeros((1, 2 * d, d), f), np.zeros((1, d, d), f), np.zeros((d, d), f),
+        )  # fmt: skip
+        kept = Kept(
+            np.zeros((3, n, d), kind), np.zeros((3, n), f), np.zeros((1, n, 3 * d), kind), np.zeros((1, n, d), kind),
+            np.zeros((1, n, 1), f), np.zeros((1, n, 2 * d), kind),
+        )  # fmt: skip
+        hidden, given, told = np.zeros((n, d), kind), (ids, turn, turn, 1, 1), [np.zeros(n, f) for _ in range(3)]
+        forward(*given, one, False, weights, spans, kept, hidden)
+        read(hidden, ids, ids, one, weights, *told)
+        g_hidden = np.zeros((n, d), f)
+        read_back(hidden, ids, ids, one, weights, told[1], told[0], g_hidden, grads.head)
+        for g in (g_hidden, hidden):
+            backward(*given, False, weights, spans, 0, kept, g, grads)
