@@ -31,11 +31,10 @@ def uniform(seeds: np.ndarray, t: np.ndarray) -> np.ndarray:
     Returns:
         (B,) float64.
     """
-    with np.errstate(over="ignore"):
-        z = seeds + (t + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
+    from incentive.model import kernels
+
+    z = np.empty(len(seeds), dtype=np.uint64)
+    kernels.counter(seeds, t, z)
     return ((z >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 

@@ -66,6 +66,8 @@ class _Worker:
         self, requests: list[Request], slots: int, version: int, stop_ids: np.ndarray
     ) -> Generator[list[_Row], None, None]:
         """The rows that end, in lists of those that end together, until none is left."""
+        from incentive.model import kernels
+
         first = requests[0]
         temperature, top_p, top_k = first.temperature, first.top_p, first.top_k
         waiting = deque((r, i) for r in requests for i in range(len(r.seeds)))
@@ -77,8 +79,8 @@ class _Worker:
         length, count, limit = (np.zeros(slots, dtype=np.int64) for _ in range(3))
         seed, last = np.zeros(slots, dtype=np.uint64), np.zeros(slots, dtype=np.int64)
         out_ids, out_logp = np.zeros((slots, longest), dtype=np.int64), np.zeros((slots, longest), dtype=np.float32)
-        every = np.arange(slots)
         out_mask, tools = np.ones((slots, longest), dtype=bool), any(r.tool for r in requests)
+        all_drawn, stopped, ended = (np.ones(slots, dtype=bool) for _ in range(3))
         while waiting or live:
             n = len(live)
             logits = self.decoder.step(last[:n], length[:n]) if n else None
@@ -100,20 +102,16 @@ class _Worker:
                 n = len(live)
             assert logits is not None  # a row was live, or one has joined
             ids, logp = draw(logits, uniform(seed[:n], count[:n].astype(np.uint64)), temperature, top_p, top_k)
-            drawn = self.turns.take([s.owed for s in live], ids, logp) if tools else True
-            here = every[:n], count[:n]
-            out_ids[here] = last[:n] = ids
-            out_logp[here] = logp
-            if tools:
-                out_mask[here] = drawn
-            count[:n] += 1
-            stopped = (ids[:, None] == stop_ids).any(1) & drawn
-            done = stopped | (count[:n] >= limit[:n])
+            drawn = self.turns.take([s.owed for s in live], ids, logp) if tools else all_drawn[:n]
+            ends = kernels.write(
+                ids, logp, drawn, stop_ids, limit, count, last, out_ids, out_logp, out_mask, stopped, ended
+            )
+            done = ended[:n]
             if tools:
                 for i in np.flatnonzero(drawn & ~done):
                     if tool := live[i].request.tool:
                         live[i].owed = self.turns.after(tool, out_ids[i, : count[i]])
-            if not done.any():
+            if not ends:
                 continue
             leaving = np.flatnonzero(done)
             yield [

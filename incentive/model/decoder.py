@@ -131,9 +131,7 @@ class CpuDecoder(TorchDecoder, ABC):
         self.keys[:, to, :, : turned.shape[3]] = turned[:, of]
 
     def move(self, to: np.ndarray, frm: np.ndarray, used: int) -> None:
-        a, b = torch.from_numpy(to), torch.from_numpy(frm)
-        for x, n in ((self.keys, self.vectors.whole(used) // self.vectors.W), (self.values, used)):
-            x[:, a, :, :n] = x[:, b, :, :n]
+        self.kernels.move(self.keys.numpy(), self.values.numpy(), to, frm, used)
 
 
 class LargeDecoder(CpuDecoder):

@@ -215,6 +215,52 @@ def step(ids, lengths, w, room, eps, gelu, cos, sin, keys, values, rows, mixed, 
 
 
 @compiled
+def move(keys, values, to, frm, used):
+    """Rows `frm` of a cache take the places of the rows `to`, up to `used` tokens. Arrays of all layers, as in `attend`."""
+    blocks = (used + W - 1) // W
+    for layer in range(keys.shape[0]):
+        for i in range(len(to)):
+            for kv in range(keys.shape[2]):
+                keys[layer, to[i], kv, :blocks] = keys[layer, frm[i], kv, :blocks]
+                values[layer, to[i], kv, :used] = values[layer, frm[i], kv, :used]
+
+
+@compiled
+def counter(seeds, t, out):
+    """SplitMix64 of (seed, number of a token), (B,) uint64, into `out`: see `engine.base.uniform`."""
+    for b in range(len(seeds)):
+        z = seeds[b] + (t[b] + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        out[b] = z ^ (z >> np.uint64(31))
+
+
+@compiled
+def write(ids, logp, drawn, stop_ids, limit, count, last, out_ids, out_logp, out_mask, stopped, done):
+    """Enter what was drawn into each row, and see which rows end: how many.
+
+    Args:
+        ids, logp: (B,) int64 and float32.
+        drawn: (B,) bool, whether the token is the policy's.
+        limit, count, last: (B,) int64, of a row the most tokens, those written, and the last one.
+        out_ids, out_logp, out_mask: (B, T), what a row has written.
+        stopped, done: (B,) bool, written: by a stop token; in any way.
+    """
+    many = 0
+    for b in range(len(ids)):
+        out_ids[b, count[b]] = last[b] = ids[b]
+        out_logp[b, count[b]], out_mask[b, count[b]] = logp[b], drawn[b]
+        count[b] += 1
+        stopped[b] = False
+        for stop in stop_ids:
+            if drawn[b] and ids[b] == stop:
+                stopped[b] = True
+        done[b] = stopped[b] or count[b] >= limit[b]
+        many += done[b]
+    return many
+
+
+@compiled
 def _nucleus(row, total, top_p):
     """Leave in row the fewest tokens whose mass reaches top_p (the one that crosses it stays in); returns their mass.
 
@@ -363,6 +409,23 @@ def warm() -> None:
     between = Room(rows(4), rows(4), rows(W), rows(4), rows(W), rows(4), rows(W), rows(W), np.empty(1, f))
     step(at, at, weights, between, one, False, t, t, keys, values, *room)
     draw(x, np.ones(1) / 2, one, 0.9, np.zeros(1, np.int64), w.copy(), w.copy())
+    move(keys, values, at, at, 1)
+    counter(at.view(np.uint64), at.view(np.uint64), np.zeros(1, np.uint64))
+    flags, some = np.zeros(1, np.bool_), np.ones(1, np.int64)
+    write(
+        at,
+        w[:1],
+        flags,
+        at,
+        some,
+        at.copy(),
+        at.copy(),
+        at[None].copy(),
+        w[None].copy(),
+        flags[None].copy(),
+        flags.copy(),
+        flags.copy(),
+    )
     for kind in (np.float32, np.uint16):
         y, z, scale = np.ones((1, 4), kind), np.ones((1, 8), kind), np.ones(1, f)
         add_norm(y, y, w, one, y.copy(), y.copy(), scale)
