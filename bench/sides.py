@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -30,12 +32,6 @@ SHAPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 REST = "Python, calls and the rest"
-UPDATE = {  # kinds of work, and what torch's profiler names
-    "products of all tokens": ("mm", "addmm"),
-    "attention (compiled)": ("Attend",),
-    "gate, norms, log-probs (compiled)": ("Gate", "AddNorm", "Turn", "_TokenLogp"),
-    "copies, casts, sums": ("copy_", "index_select", "cat", "index_add_", "mul_", "mul", "add_", "fill_", "index"),
-}  # fmt: skip
 
 
 def make(a: argparse.Namespace) -> dict[str, Any]:
@@ -104,7 +100,6 @@ def sample(a: argparse.Namespace) -> dict[str, Any]:
 
 def learn(a: argparse.Namespace) -> dict[str, Any]:
     """Updates of the learner on made-up rows of one length, a fifth of it prompt; the first is not counted."""
-    from functools import partial
 
     import numpy as np
 
@@ -132,14 +127,10 @@ def profile(a: argparse.Namespace) -> dict[str, Any]:
     """Where one thread's time goes in sampling and in an update: seconds by kind of work.
 
     The engine samples from made-up prompts, and the learner learns from that; two such steps warm up. One thread alone, so
-    that what a lane does is told from what two lanes cost each other. An update by torch's profiler. A step of sampling is
-    one compiled call: its parts are run again alone, with the same rows and lengths.
+    that what a lane does is told from what two lanes cost each other. A step of sampling is one compiled call, and so is a pass
+    of the learner: parts of both are run again alone, with the same rows.
     """
-    from functools import partial
-
     import numpy as np
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as watched
 
     from incentive import engine
     from incentive.algo import loss
@@ -185,21 +176,15 @@ def profile(a: argparse.Namespace) -> dict[str, Any]:
     began = time.perf_counter()
     samples = sampled(2)
     half = time.perf_counter()
-    with watched(activities=[ProfilerActivity.CPU]) as seen:
-        learnt(samples)
-        ended = time.perf_counter()
+    update = passed(lambda: learnt(samples))
     own.close()
-    sampling, update = replayed(decoder, lengths), dict.fromkeys(UPDATE, 0.0)
+    sampling = replayed(decoder, lengths)
     sampling["gate, norms and the rest of the step (compiled)"] = seconds.pop("steps") - sum(sampling.values())
     sampling |= seconds
-    for row in seen.key_averages():
-        for kind, names in UPDATE.items():
-            if row.key.removesuffix("Backward").removeprefix("aten::") in names:
-                update[kind] += row.self_cpu_time_total / 1e6
     return {
         "profile": {
             "sampling": {**sampling, REST: half - began - sum(sampling.values())},
-            "an update": {**update, REST: ended - half - sum(update.values())},
+            "an update": update,
         }
     }
 
@@ -215,8 +200,8 @@ def replayed(decoder: Any, lengths: list[Any]) -> dict[str, float]:
                 (room.normed, w.qkv, room.qkv), (room.mixed, w.o, room.out), (room.normed, w.gate_up, room.both),
                 (room.acted, w.down, room.out),
             ):  # fmt: skip
-                k.times(x, x.shape[1], matrix[layer], out, len(at))
-        k.times(room.normed, room.normed.shape[1], w.head, room.logits, len(at))
+                k.times(x, matrix[layer], out, len(at))
+        k.times(room.normed, w.head, room.logits, len(at))
 
     def attention(at: Any) -> None:
         for layer in layers:
@@ -234,6 +219,63 @@ def replayed(decoder: Any, lengths: list[Any]) -> dict[str, float]:
             part(at)
         found[name] = time.perf_counter() - began
     return found
+
+
+def passed(call: Callable[[], None]) -> dict[str, float]:
+    """Seconds of a call by kind of work, most of it a small learner's passes: attention and the gate are those of the same rows,
+    run again alone."""
+    import numpy as np
+
+    from incentive.model import attention, kernels, passes
+
+    names = ("forward", "backward", "read", "read_back")
+    plain, seconds, seen = {name: getattr(passes, name) for name in names}, dict.fromkeys(names, 0.0), []
+
+    def timed(name: str, *args: Any) -> None:
+        began = time.perf_counter()
+        plain[name](*args)
+        seconds[name] += time.perf_counter() - began
+        if name == "backward":
+            seen.append(args)
+
+    for name in names:
+        setattr(passes, name, partial(timed, name))
+    start = time.perf_counter()
+    call()
+    took = time.perf_counter() - start
+    for name in names:
+        setattr(passes, name, plain[name])
+
+    def again(part: Callable[[Any], None]) -> float:
+        part(seen[0])
+        began = time.perf_counter()
+        for args in seen:
+            part(args)
+        return time.perf_counter() - began
+
+    def attends(args: Any) -> None:
+        (_, cos, sin, heads, kv_heads, _, _, spans, shared, kept, *_) = args
+        for layer in range(len(kept.qkv)):
+            given, told = (kept.qkv[layer], cos, sin, heads, kv_heads, kept.norms[layer]), (spans, (0, kv_heads))
+            mixed = kept.mixed[layer].copy()
+            attention.forward(*given, mixed, *told)
+            attention.backward(*given, shared, mixed, np.zeros_like(kept.qkv[layer]), *told)
+
+    def gates(args: Any) -> None:
+        (*_, gelu, _, _, _, kept, _, _) = args
+        for both in kept.both:
+            acted, rows = np.empty((128, both.shape[1] // 2), both.dtype), np.empty((128, both.shape[1]), both.dtype)
+            for begin in range(0, len(both), 128):
+                part = both[begin : begin + 128]
+                kernels.gate(part, gelu, acted[: len(part)])
+                kernels.gate(part, gelu, acted[: len(part)])
+                kernels.gate_backward(part, gelu, acted[: len(part)], rows[: len(part)])
+
+    found = {"attention (compiled)": again(attends), "gate (compiled)": again(gates)}
+    found["log-probs and the head's products (compiled)"] = seconds["read"] + seconds["read_back"]
+    products = seconds["forward"] + seconds["backward"] - found["attention (compiled)"] - found["gate (compiled)"]
+    rest = took - sum(seconds.values())
+    return {"products of the layers, norms and sums (compiled)": products, **found, REST: rest}
 
 
 def logp(a: argparse.Namespace) -> dict[str, Any]:

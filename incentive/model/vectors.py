@@ -564,7 +564,7 @@ def as_pairs(x: Any) -> Any:
 
 
 @overload(as_pairs)
-def _as_pairs(x):  # type: ignore[no-untyped-def]  # numba wants the names alone
+def _as_pairs(x):  # numba wants the names alone
     return (lambda x: x.view(np.uint32)) if x.dtype == types.uint16 else (lambda x: x)
 
 
