@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_run import full, group, steps_of, tree
 
 from incentive.files import RunError, write_atomic, write_folder, write_json
-from incentive.records import to_json
-from incentive.stage import Stage
+from incentive.records import group_from_json, to_json
+from incentive.stage import Stage, line_of
 
 
 def test_truncate(tmp_path: Path):
@@ -83,6 +87,25 @@ def test_rollouts_round_trip(tmp_path: Path):
     (tmp_path / "rollouts/000003.jsonl.zst").write_bytes(b"torn")
     with pytest.raises(RunError, match="no readable rollouts"):
         stage.read_rollouts(3)
+
+
+@given(st.lists(st.floats(width=32), min_size=1, max_size=20), st.none() | st.floats(), st.integers())
+@settings(max_examples=200, deadline=None)
+def test_a_line_is_the_record(logp: list[float], total: float | None, number: int) -> None:
+    """Numbers come back bit for bit, whichever encoder wrote them; one that is not finite is told as such."""
+    one = group(0)
+    sample = replace(one.samples[0], sampler_logp=np.array(logp, np.float32), ids=np.arange(len(logp)))
+    score, problem = replace(one.scores[0], total=total), replace(one.problem, tags={"number": number})
+    line = line_of(replace(one, problem=problem, samples=[sample], scores=[score]))
+    found = group_from_json({k: v for k, v in json.loads(line).items() if k != "nonfinite"})
+    assert found.problem == problem
+    finite = np.isfinite(logp).all() and (total is None or math.isfinite(total))
+    assert ("nonfinite" in json.loads(line)) == (not finite)
+    if finite:
+        assert found.samples[0].sampler_logp.tobytes() == sample.sampler_logp.tobytes()
+        assert found.scores == [score]
+        for name in ("ids", "mask", "prompt_ids"):
+            assert getattr(found.samples[0], name).tolist() == getattr(sample, name).tolist()
 
 
 @pytest.mark.parametrize(

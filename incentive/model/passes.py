@@ -164,29 +164,15 @@ def backward(ids, cos, sin, heads, kv_heads, gelu, w, spans, shared, kept, g_hid
     kind, pair, f = w.embed.dtype, w.qkv.dtype, np.float32
     g, g_qkv, g_mixed = np.zeros((n, h), f), np.zeros(kept.qkv.shape[1:], kind), np.empty(kept.mixed.shape[1:], kind)
     normed, acted, g_out = np.empty((_ROWS, h), kind), np.empty((_ROWS, inner), kind), np.empty((_ROWS, h), kind)
-    g_acted, g_both, g_normed = (
-        np.empty((_ROWS, inner), kind),
-        np.empty((_ROWS, 2 * inner), kind),
-        np.empty((_ROWS, h), f),
-    )
-    widest = _ROWS * max(2 * inner, kept.qkv.shape[2])
+    g_acted, g_both = np.empty((_ROWS, inner), kind), np.empty((_ROWS, 2 * inner), kind)
+    g_normed = np.empty((_ROWS, h), f)
+    widest = _ROWS * max(2 * inner, kept.qkv.shape[2], h)
     a, b = np.empty(widest, pair), np.empty(widest, pair)
     for layer in range(layers, -1, -1):
         i = 2 * layer  # the sum before this layer
         if layer < layers:
-            attend_back(
-                kept.qkv[layer],
-                cos,
-                sin,
-                heads,
-                kv_heads,
-                kept.norms[layer],
-                shared,
-                g_mixed,
-                g_qkv,
-                spans,
-                (0, kv_heads),
-            )
+            told = kept.norms[layer], shared, g_mixed, g_qkv, spans, (0, kv_heads)
+            attend_back(kept.qkv[layer], cos, sin, heads, kv_heads, *told)
         for begin in range(0, n, _ROWS):
             end = min(begin + _ROWS, n)
             rows = end - begin
