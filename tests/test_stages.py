@@ -168,7 +168,7 @@ def test_the_plan_tells_every_stage_with_or_without_its_base(tmp_path: Path) -> 
     assert text.count("memory about") == 1  # the student's base is here
     text = call("run", "r1-mini", "--dry-run", "--set", "base=base-mini", "--set", "student=base-mini")
     assert text.count("memory about") == 15  # all that have a model, the evaluations together, and the largest
-    assert " at most, where a core does 50 GFLOP/s" in text
+    assert " at most, where a core does 170 GFLOP/s" in text
     text = call("run", "r1-mini", "--dry-run", "--set", "base=base-mini", "--until", "dev1")
     assert "stage dev1" in text
     assert "stage dev2" not in text

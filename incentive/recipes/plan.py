@@ -21,7 +21,7 @@ from incentive.recipes.stages import check_names, check_until, planned
 
 ASSETS = Path(__file__).parent.parent / "assets"
 PROMPT = 64  # tokens of a prompt, for memory and for rows: an assumption
-PACE = 50e9  # FLOP/s of a core, for time and money: what RL of base-mini did in bfloat16 (docs/performance.md)
+PACE = 170e9  # FLOP/s of a core, for time and money: what RL of base-mini did in bfloat16 (docs/performance.md)
 Base = tuple[Path, dict[str, Any]]  # a model's folder and the fields of its config
 
 
