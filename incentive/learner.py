@@ -29,7 +29,7 @@ from incentive.model.packed import alike, lay, pack, rounded
 from incentive.model.scored import Scored
 from incentive.optim import AdamW
 from incentive.records import Example
-from incentive.threads import lanes, settled, together
+from incentive.threads import lanes, one_thread, together
 
 if TYPE_CHECKING:
     from incentive.model.passes import Weights
@@ -113,7 +113,7 @@ def packed_by(policy: Policy | Scored) -> Lean | None:
 def weights_of(policy: Policy | Scored) -> Weights | None:
     """A small decoder's weights as packed rows are computed with: `packed.lay`."""
     lean = packed_by(policy)
-    with settled(policy):
+    with one_thread(policy):
         return lay(lean) if lean else None
 
 
@@ -323,7 +323,7 @@ class Learner(Generic[P]):
                 if not out_of_memory(error) or self.budget // (len(self.twins) + 1) <= longest:
                     raise
                 self.budget //= 2  # the gradient stays the same
-        with settled(self.policy):
+        with one_thread(self.policy):
             rate, norm = self._take_step(total)
         tokens = sum(int(e.mask.sum()) for e in examples)
         return {

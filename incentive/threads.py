@@ -35,7 +35,7 @@ def lanes(policy: torch.nn.Module) -> int:
 
 
 @contextmanager
-def settled(policy: torch.nn.Module) -> Iterator[None]:
+def one_thread(policy: torch.nn.Module) -> Iterator[None]:
     """Torch's operations on one thread where the policy is a small one: after lanes it takes some milliseconds until a second
     has a core of its own, and what there is to do less than one."""
     threads = torch.get_num_threads()

@@ -14,6 +14,7 @@ from transformers import AutoConfig
 from incentive.learner import cut_packed, packed_by, prompt_of, score
 from incentive.model.checkpoint import load_policy
 from incentive.model.lean import Lean
+from incentive.model.logp import token_logp
 from incentive.model.packed import lay, pack
 from incentive.records import Example
 
@@ -30,11 +31,11 @@ def examples(rows: Rows) -> list[Example]:
     return out
 
 
-def made(kind: str, width: int, inner: int, dtype: str) -> Lean:
+def made(kind: str, width: int, inner: int, dtype: str, tied: bool = True) -> Lean:
     """A model of two layers with random weights."""
     config = AutoConfig.for_model(
         kind, vocab_size=64, hidden_size=width, intermediate_size=inner, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, tie_word_embeddings=True,
+        num_key_value_heads=2, head_dim=16, tie_word_embeddings=tied,
     )  # fmt: skip
     policy = Lean(config, getattr(torch, dtype))
     draw = torch.Generator().manual_seed(1)
@@ -92,6 +93,29 @@ def test_a_small_model_in_bfloat16_is_as_near_to_float32_as_by_torch(kind: str, 
     exact, torchs, ours = found.values()
     for e, by_torch, x in zip(exact, torchs, ours, strict=True):
         assert (x - e).norm() <= 1.1 * (by_torch - e).norm() + 1e-5 * e.norm()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_a_small_model_tells_and_its_gradients(tied: bool) -> None:
+    every = examples(ROWS)
+    laid = pack([e.ids for e in every], [prompt_of(e) for e in every])
+    draw = torch.Generator().manual_seed(0)
+    places = torch.randint(laid.dummy, (301,), generator=draw)  # an odd number, in blocks of 128, some more than once
+    ids, towards = torch.randint(64, (301,), generator=draw), torch.randn(301, generator=draw)
+    policy = made("llama", 48, 80, "float32", tied)
+    weights = lay(policy)
+    assert weights is not None
+    found = []
+    for fast in (False, True):
+        policy.zero_grad(set_to_none=True)
+        if fast:
+            logp, entropy = policy.told(laid, weights, places, ids, 0.7)
+        else:
+            logp, entropy = token_logp(policy.packed(laid)[places], policy.unembed, ids, 0.7, True)
+        (logp * towards).sum().backward()
+        found.append([logp.detach(), entropy, *(p.grad.clone() for p in policy.parameters())])
+    for x, y in zip(*found, strict=True):
+        assert (x - y).norm() <= 1e-4 * x.norm()
 
 
 def test_scoring_keeps_one_layer_and_says_the_same(tiny_model: Path) -> None:

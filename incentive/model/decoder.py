@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from incentive.model.lean import Lean
-from incentive.threads import settled, small
+from incentive.threads import one_thread, small
 
 
 def _mapped(*shape: int) -> Tensor:
@@ -87,7 +87,7 @@ class CpuDecoder(TorchDecoder, ABC):
 
     def refresh(self) -> None:
         self.held.clear()
-        with settled(self.policy):
+        with one_thread(self.policy):
             self.held.update(self._weights())
 
     def _norms(self) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:

@@ -90,7 +90,7 @@ class Lean(nn.Module):
             raise ValueError(f"the lean decoder cannot hold this model: {why}")
         c = self.config = config
         self.dtype = dtype
-        self.summed: dict[str, Tensor] | None = None  # gradients: see `packed.Through`
+        self.summed: dict[str, Tensor] = {}  # gradients: see `packed.Through`
         self.heads, self.kv_heads = (
             c.num_attention_heads,
             getattr(c, "num_key_value_heads", None) or c.num_attention_heads,

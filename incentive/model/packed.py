@@ -166,23 +166,29 @@ def lay(model: Lean) -> Weights | None:
     return passes.Weights(scale=np.float32(c.hidden_size**0.5 if model.gemma else 1), **found)
 
 
-def _own_gradients(model: Lean) -> Gradients:
-    """Where a pass adds the gradients of the model's parameters: each parameter's `grad` is made a part of it."""
+def _own_gradients(model: Lean, reads: bool) -> Gradients:
+    """Where a pass adds the gradients of the model's parameters: each parameter's `grad` is made a part of it.
+
+    Args:
+        reads: whether the head is used.
+    """
     from incentive.model import passes
 
     blocks = list(model.blocks)
     of = {name: [b[name] for b in blocks] for name in ("norm1", "norm2", *MATRICES)}
     of["norm1"].append(model.final_norm)
-    of |= {"embed": [model.embed]} | ({} if model.head is None else {"head": [model.head]})
-    model.summed = model.summed or {name: torch.zeros(len(ps), *ps[0].shape) for name, ps in of.items()}
+    of |= {"embed": [model.embed]} | ({"head": [model.head]} if reads and model.head is not None else {})
+    found = {}
     for name, parameters in of.items():
+        if name not in model.summed:
+            model.summed[name] = torch.zeros(len(parameters), *parameters[0].shape)
+        found[name] = model.summed[name].numpy()
         for p, part in zip(parameters, model.summed[name], strict=True):
             if p.grad is None:
                 part.zero_()
             elif p.grad.data_ptr() != part.data_ptr():
                 part.copy_(p.grad)
             p.grad = part
-    found = {name: stack.numpy() for name, stack in model.summed.items()}
     return passes.Gradients(**found | {"embed": found["embed"][0], "head": found.get("head", found["embed"])[0]})
 
 
@@ -204,11 +210,10 @@ def _forward(model: Lean, weights: Weights, pack: Pack, learns: bool) -> tuple[t
     return given, kept, hidden
 
 
-def _backward(ctx: Any, g_hidden: np.ndarray) -> None:
+def _backward(ctx: Any, g_hidden: np.ndarray, grads: Gradients) -> None:
     from incentive.model import passes
 
     model, weights, pack, given, kept = ctx.held
-    grads = _own_gradients(model)
     passes.backward(*given, model.gemma, weights, np.concatenate(pack.spans), pack.shared, kept, g_hidden, grads)
     ctx.held = None
 
@@ -226,7 +231,7 @@ class Through(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[None, ...]:
-        _backward(ctx, array(g.contiguous()))
+        _backward(ctx, array(g.contiguous()), _own_gradients(ctx.held[0], reads=False))
         return (None,) * 4
 
 
@@ -261,8 +266,8 @@ class Told(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[None, ...]:
         from incentive.model import passes
 
-        grads, hidden = _own_gradients(ctx.held[0]), ctx.asked[0]
+        grads, hidden = _own_gradients(ctx.held[0], reads=True), ctx.asked[0]
         g_hidden = np.zeros(hidden.shape, np.float32)
         passes.read_back(*ctx.asked, ctx.norm.numpy(), g.contiguous().numpy(), g_hidden, grads.head)
-        _backward(ctx, g_hidden)
+        _backward(ctx, g_hidden, grads)
         return (None,) * 7
