@@ -264,9 +264,12 @@ def passed(call: Callable[[], None]) -> dict[str, float]:
     def gates(args: Any) -> None:
         (*_, gelu, _, _, _, kept, _, _) = args
         for both in kept.both:
-            acted, rows = np.empty((128, both.shape[1] // 2), both.dtype), np.empty((128, both.shape[1]), both.dtype)
-            for begin in range(0, len(both), 128):
-                part = both[begin : begin + 128]
+            acted, rows = (
+                np.empty((passes.BLOCK, both.shape[1] // 2), both.dtype),
+                np.empty((passes.BLOCK, both.shape[1]), both.dtype),
+            )
+            for begin in range(0, len(both), passes.BLOCK):
+                part = both[begin : begin + passes.BLOCK]
                 kernels.gate(part, gelu, acted[: len(part)])
                 kernels.gate(part, gelu, acted[: len(part)])
                 kernels.gate_backward(part, gelu, acted[: len(part)], rows[: len(part)])

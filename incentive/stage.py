@@ -90,7 +90,7 @@ def step_of(line: bytes) -> float:
 
 
 def line_of(group: Group) -> str:
-    """`to_json` as a line of JSON; by orjson, twenty times as fast, where all numbers are finite and fit into 64 bits."""
+    """`to_json` as a line of JSON; by orjson, 17 times as fast for a step of zero-mini, where all numbers are finite and fit into 64 bits."""
     numbers = [x for score in group.scores for x in (score.total, *score.parts.values()) if x is not None]
     if all(map(math.isfinite, numbers)) and all(np.isfinite(s.sampler_logp).all() for s in group.samples):
         try:

@@ -82,6 +82,14 @@ def _room(spans, d, group):
 
 
 @compiled
+def _add(rows, first, many, out, at, kv):
+    """Add `many` rows (..., d) from `first` on to those of a key head (..., kv_heads, d) from `at` on."""
+    for t in range(many):
+        for k in range(rows.shape[1]):
+            out[at + t, kv, k] += rows[first + t, k]
+
+
+@compiled
 def forward(qkv, cos, sin, heads, kv_heads, norm, out, spans, kvs):
     """What each token of the spans draws from those before it.
 
@@ -113,9 +121,8 @@ def forward(qkv, cos, sin, heads, kv_heads, norm, out, spans, kvs):
                 tokens = min(_BLOCK, many - t)
                 seen, rows = (before + t + tokens + each - 1) // each * each, tokens * group
                 _asking(qkv, cos, sin, first + t, rows, group, kv * group, scale, q)
-                multiply(
-                    q, wide // each, 1, rows, by_key, W, d // each * W, (seen + W - 1) // W, d // each, scores, most, 0
-                )
+                k, vectors = d // each, (seen + W - 1) // W
+                multiply(q, wide // each, 1, rows, by_key, W, k * W, vectors, k, scores, most, 0)
                 for r in range(rows):
                     row, some = scores[r], before + t + r // group + 1
                     top = greatest(row, some)
@@ -195,19 +202,16 @@ def backward(qkv, cos, sin, heads, kv_heads, norm, shared, g_out, g_qkv, spans, 
                 for r in range(tokens * group):
                     n, at = first + t + r // group, (kv * group + r % group) * d
                     turned(g_q[r], 0, half, cos[n], sin[n], -_ONE, scale, g_qkv[n], at)
-            for t in range(before):
-                for k in range(d):
-                    of_keys[begin - low + t, kv, k] += g_keys[t, k]
-                    of_values[begin - low + t, kv, k] += g_values[t, k]
+            _add(g_keys, 0, before, of_keys, begin - low, kv)
+            _add(g_values, 0, before, of_values, begin - low, kv)
+            if first < shared:
+                _add(g_keys, before, many, of_keys, first - low, kv)
+                _add(g_values, before, many, of_values, first - low, kv)
+                continue
             for t in range(many):
                 n, row = first + t, before + t
-                if n < shared:
-                    for k in range(d):
-                        of_keys[n - low, kv, k] += g_keys[row, k]
-                        of_values[n - low, kv, k] += g_values[row, k]
-                else:
-                    turned(g_keys[row], 0, half, cos[n], sin[n], -_ONE, _ONE, g_qkv[n], at_key)
-                    scaled(g_values[row], 0, d, _ONE, g_qkv[n], at_value)
+                turned(g_keys[row], 0, half, cos[n], sin[n], -_ONE, _ONE, g_qkv[n], at_key)
+                scaled(g_values[row], 0, d, _ONE, g_qkv[n], at_value)
     for n in range(low, high):
         for kv in range(kvs[0], kvs[1]):
             turned(of_keys[n - low, kv], 0, half, cos[n], sin[n], -_ONE, _ONE, g_qkv[n], (heads + kv) * d)

@@ -20,7 +20,7 @@ from incentive.threads import pool, small
 
 if TYPE_CHECKING:
     from incentive.model.lean import Lean
-    from incentive.model.passes import Gradients, Kept, Weights
+    from incentive.model.passes import Gradients, Weights
 
 MATRICES = ("qkv", "o", "gate_up", "down")
 
@@ -146,12 +146,8 @@ def lay(model: Lean) -> Weights | None:
     from incentive.model.vectors import W, columns
 
     c, kind = model.config, model.dtype
-    if (
-        model.bias
-        or model.qk_norm
-        or not small(model)
-        or any(n % W for n in (c.hidden_size, c.intermediate_size, model.head_dim, c.vocab_size))
-    ):
+    uneven = any(n % W for n in (c.hidden_size, c.intermediate_size, model.head_dim, c.vocab_size))
+    if uneven or model.bias or model.qk_norm or not small(model):
         return None
     blocks = list(model.blocks)
     stack = lambda name: torch.stack([b[name].detach() for b in blocks])  # noqa: E731
@@ -192,11 +188,12 @@ def _own_gradients(model: Lean, reads: bool) -> Gradients:
     return passes.Gradients(**found | {"embed": found["embed"][0], "head": found.get("head", found["embed"])[0]})
 
 
-def _forward(model: Lean, weights: Weights, pack: Pack, learns: bool) -> tuple[tuple[Any, ...], Kept, np.ndarray]:
-    """What a small model's passes are given besides the weights, what its forward pass leaves, and the hidden states (N, H)."""
+def _forward(ctx: Any, model: Lean, weights: Weights, pack: Pack) -> np.ndarray:
+    """Hidden states (N, H); what a backward pass needs besides their gradient is held where there is to be one."""
     from incentive.model import passes
 
     n, h, layers, heads = len(pack.ids), model.config.hidden_size, model.layers, (model.heads, model.kv_heads)
+    learns = ctx.needs_input_grad[0]
     some, sums = (layers, 2 * layers + 1) if learns else (1, 2)
     kind, f, wide = weights.embed.dtype, np.float32, (model.heads + 2 * model.kv_heads) * model.head_dim
     kept = passes.Kept(
@@ -206,15 +203,16 @@ def _forward(model: Lean, weights: Weights, pack: Pack, learns: bool) -> tuple[t
     )  # fmt: skip
     cos, sin = (x[:, 0].numpy() for x in model.rope(pack.places))
     given, hidden = (pack.ids.numpy(), cos, sin, *heads), np.empty((n, h), kind)
-    passes.forward(*given, np.float32(model.eps), model.gemma, weights, np.concatenate(pack.spans), kept, hidden)
-    return given, kept, hidden
+    spans = np.concatenate(pack.spans)
+    passes.forward(*given, np.float32(model.eps), model.gemma, weights, spans, kept, hidden)
+    ctx.model, ctx.held = model, (*given, model.gemma, weights, spans, pack.shared, kept) if learns else None
+    return hidden
 
 
 def _backward(ctx: Any, g_hidden: np.ndarray, grads: Gradients) -> None:
     from incentive.model import passes
 
-    model, weights, pack, given, kept = ctx.held
-    passes.backward(*given, model.gemma, weights, np.concatenate(pack.spans), pack.shared, kept, g_hidden, grads)
+    passes.backward(*ctx.held, g_hidden, grads)
     ctx.held = None
 
 
@@ -224,14 +222,11 @@ class Through(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, _: Tensor, model: Lean, weights: Weights, pack: Pack) -> Tensor:
-        learns = ctx.needs_input_grad[0]
-        given, kept, hidden = _forward(model, weights, pack, learns)
-        ctx.held = (model, weights, pack, given, kept) if learns else None
-        return torch.from_numpy(hidden).view(model.dtype)
+        return torch.from_numpy(_forward(ctx, model, weights, pack)).view(model.dtype)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[None, ...]:
-        _backward(ctx, array(g.contiguous()), _own_gradients(ctx.held[0], reads=False))
+        _backward(ctx, array(g.contiguous()), _own_gradients(ctx.model, reads=False))
         return (None,) * 4
 
 
@@ -252,13 +247,11 @@ class Told(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         from incentive.model import passes
 
-        learns = ctx.needs_input_grad[0]
-        given, kept, hidden = _forward(model, weights, pack, learns)
+        hidden = _forward(ctx, model, weights, pack)
         asked = hidden, places.numpy(), ids.numpy(), np.float32(1 / temperature), weights
         logp, norm, entropy = (torch.empty(len(ids)) for _ in range(3))
         passes.read(*asked, logp.numpy(), norm.numpy(), entropy.numpy())
-        if learns:
-            ctx.held, ctx.asked, ctx.norm = (model, weights, pack, given, kept), asked, norm
+        ctx.asked, ctx.norm = asked, norm
         ctx.mark_non_differentiable(entropy)
         return logp, entropy
 
@@ -266,7 +259,7 @@ class Told(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[None, ...]:
         from incentive.model import passes
 
-        grads, hidden = _own_gradients(ctx.held[0], reads=True), ctx.asked[0]
+        grads, hidden = _own_gradients(ctx.model, reads=True), ctx.asked[0]
         g_hidden = np.zeros(hidden.shape, np.float32)
         passes.read_back(*ctx.asked, ctx.norm.numpy(), g.contiguous().numpy(), g_hidden, grads.head)
         _backward(ctx, g_hidden, grads)

@@ -32,7 +32,6 @@ from incentive.model.vectors import (
 )
 
 _ONE = np.float32(1.0)
-_ROWS = BLOCK  # tokens between two attentions at a time
 
 attend, attend_back = attention.forward, attention.backward
 
@@ -99,10 +98,10 @@ def forward(ids, cos, sin, heads, kv_heads, eps, gelu, w, spans, kept, hidden):
         spans: see `attention.forward`.
     """
     n, h, layers, many = len(ids), w.embed.shape[1], len(w.norm2), len(kept.qkv)
-    normed, out = np.empty((_ROWS, h), w.embed.dtype), np.zeros((_ROWS, h), np.float32)
-    acted = np.empty((_ROWS, kept.both.shape[2] // 2), w.embed.dtype)
-    for begin in range(0, n, _ROWS):
-        end = min(begin + _ROWS, n)
+    normed, out = np.empty((BLOCK, h), w.embed.dtype), np.zeros((BLOCK, h), np.float32)
+    acted = np.empty((BLOCK, kept.both.shape[2] // 2), w.embed.dtype)
+    for begin in range(0, n, BLOCK):
+        end = min(begin + BLOCK, n)
         for t in range(begin, end):
             scaled(w.embed[ids[t]], 0, h, w.scale, kept.sums[0, t], 0)
         _norm(kept, 0, out, w.norm1[0], eps, 0, begin, end, normed, 0)
@@ -110,8 +109,8 @@ def forward(ids, cos, sin, heads, kv_heads, eps, gelu, w, spans, kept, hidden):
     for layer in range(layers):
         this, i = layer % many, 2 * layer
         attend(kept.qkv[this], cos, sin, heads, kv_heads, kept.norms[this], kept.mixed[this], spans, (0, kv_heads))
-        for begin in range(0, n, _ROWS):
-            end = min(begin + _ROWS, n)
+        for begin in range(0, n, BLOCK):
+            end = min(begin + BLOCK, n)
             rows, both = end - begin, kept.both[this, begin:end]
             times(kept.mixed[this, begin:end], w.o[layer], out, rows)
             _norm(kept, i, out, w.norm2[layer], eps, i + 1, begin, end, normed, 0)
@@ -163,18 +162,18 @@ def backward(ids, cos, sin, heads, kv_heads, gelu, w, spans, shared, kept, g_hid
     n, h, layers, inner = len(ids), w.embed.shape[1], len(w.norm2), kept.both.shape[2] // 2
     kind, pair, f = w.embed.dtype, w.qkv.dtype, np.float32
     g, g_qkv, g_mixed = np.zeros((n, h), f), np.zeros(kept.qkv.shape[1:], kind), np.empty(kept.mixed.shape[1:], kind)
-    normed, acted, g_out = np.empty((_ROWS, h), kind), np.empty((_ROWS, inner), kind), np.empty((_ROWS, h), kind)
-    g_acted, g_both = np.empty((_ROWS, inner), kind), np.empty((_ROWS, 2 * inner), kind)
-    g_normed = np.empty((_ROWS, h), f)
-    widest = _ROWS * max(2 * inner, kept.qkv.shape[2], h)
+    normed, acted, g_out = np.empty((BLOCK, h), kind), np.empty((BLOCK, inner), kind), np.empty((BLOCK, h), kind)
+    g_acted, g_both = np.empty((BLOCK, inner), kind), np.empty((BLOCK, 2 * inner), kind)
+    g_normed = np.empty((BLOCK, h), f)
+    widest = BLOCK * max(2 * inner, kept.qkv.shape[2], h)
     a, b = np.empty(widest, pair), np.empty(widest, pair)
     for layer in range(layers, -1, -1):
         i = 2 * layer  # the sum before this layer
         if layer < layers:
             told = kept.norms[layer], shared, g_mixed, g_qkv, spans, (0, kv_heads)
             attend_back(kept.qkv[layer], cos, sin, heads, kv_heads, *told)
-        for begin in range(0, n, _ROWS):
-            end = min(begin + _ROWS, n)
+        for begin in range(0, n, BLOCK):
+            end = min(begin + BLOCK, n)
             rows = end - begin
             if layer < layers:
                 _normed(kept, i, w.norm1[layer], begin, end, normed)
@@ -219,10 +218,10 @@ def read(hidden, places, ids, inverse, w, logp, norm, entropy):
         hidden: (N, H).
         places, ids: (M,) int64; a place may come several times.
     """
-    x = np.empty((_ROWS, hidden.shape[1]), hidden.dtype)
-    logits = np.empty((_ROWS, len(w.embed)), np.float32)
-    for begin in range(0, len(ids), _ROWS):
-        end = min(begin + _ROWS, len(ids))
+    x = np.empty((BLOCK, hidden.shape[1]), hidden.dtype)
+    logits = np.empty((BLOCK, len(w.embed)), np.float32)
+    for begin in range(0, len(ids), BLOCK):
+        end = min(begin + BLOCK, len(ids))
         rows = end - begin
         _read(hidden, places, begin, rows, w.head, x, logits)
         token_logp(logits[:rows], ids[begin:end], inverse, logp[begin:end], norm[begin:end], entropy[begin:end])
@@ -232,14 +231,11 @@ def read(hidden, places, ids, inverse, w, logp, norm, entropy):
 def read_back(hidden, places, ids, inverse, w, norm, g_logp, g_hidden, g_w):
     """Gradients of the states (N, H) float32 and of the head (V, H), added, from that of the log-probabilities (M,)."""
     h, v, kind = hidden.shape[1], len(w.embed), hidden.dtype
-    x, g_x, g = np.zeros((_ROWS, h), kind), np.empty((_ROWS, h), np.float32), np.zeros((_ROWS, v), kind)
-    logits, a, b = (
-        np.empty((_ROWS, v), np.float32),
-        np.empty(_ROWS * h, w.head.dtype),
-        np.empty(_ROWS * v, w.head.dtype),
-    )
-    for begin in range(0, len(ids), _ROWS):
-        end = min(begin + _ROWS, len(ids))
+    x, g_x, g = np.zeros((BLOCK, h), kind), np.empty((BLOCK, h), np.float32), np.zeros((BLOCK, v), kind)
+    logits, pair = np.empty((BLOCK, v), np.float32), w.head.dtype
+    a, b = np.empty(BLOCK * h, pair), np.empty(BLOCK * v, pair)
+    for begin in range(0, len(ids), BLOCK):
+        end = min(begin + BLOCK, len(ids))
         rows = end - begin
         _read(hidden, places, begin, rows, w.head, x, logits)
         token_logp_backward(logits[:rows], ids[begin:end], inverse, norm[begin:end], g_logp[begin:end])
